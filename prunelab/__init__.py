@@ -1,0 +1,37 @@
+"""Neural-network pruning you can read, run and trust.
+
+Five questions, five modules: what may be removed (`granularity`), which ones go (`criteria`), among whom they compete
+(`scope`), when they go (`schedule`), and what it was worth (`evaluate`). `prune` composes the answers.
+
+Importing this package imports neither torch nor numpy: every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunelab import criteria, evaluate, exercises, granularity, lab, schedule, scope
+    from prunelab.masks import Masks
+    from prunelab.pruner import prune, score
+
+__version__ = "0.1.0"
+__all__ = ["Masks", "criteria", "evaluate", "exercises", "granularity", "lab", "prune", "schedule", "scope", "score"]
+
+_MODULES = frozenset({"criteria", "evaluate", "exercises", "granularity", "lab", "schedule", "scope"})
+_HOMES = {"Masks": "prunelab.masks", "prune": "prunelab.pruner", "score": "prunelab.pruner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"prunelab.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'prunelab' has no attribute {name!r}; its names are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
