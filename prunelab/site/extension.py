@@ -1,0 +1,19 @@
+"""What the Sphinx extension hooks into, in one place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sphinx.application import Sphinx
+
+import prunelab
+from prunelab.site import offline
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    # The kernels that execute the chapters inherit this: `lab.explore` then draws the state a page without a kernel has.
+    os.environ["PRUNELAB_BUILD"] = "1"
+    app.connect("doctree-resolved", offline.drop_thebe_config, priority=900)
+    app.connect("html-page-context", offline.drop_thebe_scripts, priority=900)
+    return {"version": prunelab.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
