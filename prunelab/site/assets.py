@@ -7,8 +7,8 @@ compared with the sha512 written here, and only the files that pages use are kep
     vendor/web/weblib/npm/<package>/dist             laid out as on a CDN, because html-manager asks for it that way
     vendor/test/axe-core                             for the accessibility tests only
 
-Thebe would fetch three things from a CDN; those addresses are rewritten, and a bundle in which they do not occur exactly
-as often as expected is refused.
+Thebe would fetch three things from a CDN; those addresses are rewritten, and a bundle in which they do not occur
+exactly as often as expected is refused.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from prunelab.site import offline
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    # The kernels that execute the chapters inherit this: `lab.explore` then draws the state a page without a kernel has.
+    # The kernels that execute the chapters inherit this: `lab.explore` then draws what a page without a kernel needs.
     os.environ["PRUNELAB_BUILD"] = "1"
     app.connect("doctree-resolved", offline.drop_thebe_config, priority=900)
     app.connect("html-page-context", offline.drop_thebe_scripts, priority=900)

@@ -11,7 +11,7 @@ _THEBE_MARKS = ("THEBE_JS_URL", "unpkg.com/thebe")
 
 
 def drop_thebe_scripts(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+    _app: Sphinx, _pagename: str, _templatename: str, context: dict[str, Any], _doctree: nodes.document | None
 ) -> None:
     """Remove sphinx-thebe's scripts (ours replace them) and every second copy of an inline script.
 
@@ -34,7 +34,7 @@ def drop_thebe_scripts(
     context["css_files"] = [style for style in styles if "sphinx-thebe" not in str(getattr(style, "filename", style))]
 
 
-def drop_thebe_config(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+def drop_thebe_config(_app: Sphinx, doctree: nodes.document, _docname: str) -> None:
     """Remove the Binder configuration that sphinx-thebe appends to every page; it names a repository we do not have."""
     for node in list(doctree.findall(nodes.raw)):
         text = node.astext()

@@ -1,0 +1,86 @@
+"""Build the book: fetch what it needs, run jupyter-book, and do only what is stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from prunelab.site import assets
+from prunelab.site.paths import html_folder
+
+# jupyter-book has no `python -m`; its console script need not be on the PATH.
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_IGNORED = frozenset({"__pycache__", ".ipynb_checkpoints"})
+
+
+class BuildError(ValueError):
+    """jupyter-book reported a warning or an error; its own output, already printed, says which."""
+
+
+def build(root: Path, *, force: bool = False) -> bool:
+    """Bring `root`/_build/html up to date; True when something had to be built.
+
+    Warnings are errors. `force` writes every page again; what the chapters printed still comes
+    from the cache. Raises BuildError.
+    """
+    assets.ensure(root)
+    now = fingerprint(root)
+    before = _read_stamp(root)
+    if before == now and html_folder(root).joinpath("index.html").is_file() and not force:
+        return False
+    _stamp(root).unlink(missing_ok=True)
+    # Sphinx copies no static file while no page is out of date, and does not know what our extension writes.
+    site_changed = before is not None and before["site"] != now["site"]
+    everything = ["--all"] if force or site_changed else []
+    command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(root), "-W", "--keep-going", *everything]
+    if subprocess.run(command, cwd=root, env=_environment(), check=False).returncode:
+        raise BuildError("the book did not build without warnings; they are listed above, each with its file and line")
+    _stamp(root).write_text(json.dumps(now), encoding="utf-8")
+    return True
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    """Hashes of all that the book is made of: `site`, what writes the pages, and `content`, what is on them."""
+    site = [root / "_config.yml", root / "vendor" / "stamp.json", *_files(root / "prunelab" / "site")]
+    content = [root / "_toc.yml", root / "references.bib", root / "constraints.txt"]
+    library = (path for path in _files(root / "prunelab") if root / "prunelab" / "site" not in path.parents)
+    content += [*_files(root / "book"), *library, *_files(root / "benchmarks" / "results")]
+    return {"site": _digest(root, site), "content": _digest(root, content)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not _IGNORED.intersection(path.parts) and path.suffix != ".ipynb":
+            yield path
+
+
+def _digest(root: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _stamp(root: Path) -> Path:
+    return root / "_build" / "stamp.json"
+
+
+def _read_stamp(root: Path) -> dict[str, str] | None:
+    try:
+        stamp = json.loads(_stamp(root).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and {"site", "content"} <= stamp.keys() else None
+
+
+def _environment() -> dict[str, str]:
+    """The build's environment: the scripts of this Python first, so that its kernels are found without activation."""
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
