@@ -1,8 +1,8 @@
 """What may be removed: a granularity is a view of a weight as a matrix, one row a unit, one column a member.
 
-A unit is what is kept or removed as a whole. `view` turns a weight into the matrix (units, members); `restore` is its exact
-inverse, so a decision about rows becomes a mask of the weight's own shape. Criteria only ever see the matrix, which is
-why every criterion works at every granularity (Hubens 2020, "Granularity"; Mao et al. 2017, figure 1).
+A unit is what is kept or removed as a whole. `view` turns a weight into the matrix (units, members); `restore` is its
+exact inverse, so a decision about rows becomes a mask of the weight's own shape. Criteria only ever see the matrix,
+which is why every criterion works at every granularity (Hubens 2020, "Granularity"; Mao et al. 2017).
 
 >>> weight = torch.arange(12.0).reshape(3, 4)               # Linear(4, 3): 3 output neurons, 4 input features
 >>> Weight().view(weight).shape, Filter().view(weight).shape, Channel().view(weight).shape
@@ -89,8 +89,8 @@ class Weight(Granularity):
 class Group(Granularity):
     """Blocks of `rows` x `columns` weights of the matrix (O, I/g·kernel). `Group(1, 4)` are vectors of four weights.
 
-    Where the matrix does not divide evenly, the last blocks are short: the view pads them with zeros, and `sizes` counts
-    the weights they really have.
+    Where the matrix does not divide evenly, the last blocks are short: the view pads them with zeros, and `sizes`
+    counts the weights they really have.
     """
 
     rows: int

@@ -25,12 +25,12 @@ class Target:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, without `torch.compile`'s or (Distributed)DataParallel's wrapper: these rename parameters."""
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -47,7 +47,7 @@ def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> l
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     model = unwrap(model)
-    owners = _owners(model)
+    owners = _owners(model, strict=parameters is None)
     first_names = {id(parameter): name for name, parameter in model.named_parameters()}
     wanted = {id(p) for p in _named(model, parameters)} if parameters is not None else set(owners)
     targets = [
@@ -63,17 +63,23 @@ def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> l
     return targets
 
 
-def _owners(model: nn.Module) -> dict[int, list[nn.Module]]:
-    """The Linear and convolution modules that use each weight, by the weight's id."""
+def _owners(model: nn.Module, *, strict: bool) -> dict[int, list[nn.Module]]:
+    """The Linear and convolution modules that use each weight, by the weight's id.
+
+    A weight that is computed at each forward is no parameter: `strict` refuses it rather than leave it out in silence.
+    """
     owners: dict[int, list[nn.Module]] = {}
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | _ConvNd):
             continue
         if not isinstance(module._parameters.get("weight"), nn.Parameter):
+            if not strict:
+                continue
             raise ValueError(
                 f"the weight of {name!r} is computed (by a parametrization or torch.nn.utils.prune), so a mask "
                 "could not hold it; make it a plain parameter first, with "
-                "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove"
+                "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove, or leave it out "
+                "with parameters=[...]"
             )
         owners.setdefault(id(module.weight), []).append(module)
     return owners

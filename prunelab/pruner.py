@@ -1,0 +1,166 @@
+"""The axes composed: what × which × among whom, applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from prunelab.criteria.base import Criterion
+from prunelab.criteria.evidence import checked_scores, gather
+from prunelab.criteria.gradients import Batches, Loss
+from prunelab.criteria.magnitude import Magnitude
+from prunelab.granularity import Granularity, Weight
+from prunelab.masks import Masks
+from prunelab.schedule import check_sparsity
+from prunelab.scope import Candidates, Scope, resolve
+from prunelab.targets import Target, find_targets, named_parameters
+
+__all__ = ["prune", "score"]
+
+
+@torch.no_grad()
+def prune(
+    model: nn.Module,
+    sparsity: float,
+    *,
+    criterion: Criterion | None = None,
+    granularity: Granularity | None = None,
+    scope: str | Scope = "global",
+    data: Batches | None = None,
+    loss: Loss | None = None,
+    parameters: Iterable[str] | None = None,
+    within: Masks | None = None,
+    apply: bool = True,
+) -> Masks:
+    """Remove a fraction of a model's units: those with the lowest scores.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> masks = prune(model, 0.75)                                  # the 30 smallest of 40 weights
+    >>> masks.sparsity, int((model[0].weight == 0).sum() + (model[2].weight == 0).sum())
+    (0.75, 30)
+
+    Args:
+        model: any module. Its removed weights become zero; nothing is attached to it and its structure stays.
+        sparsity: the fraction to remove, from 0 to 1. Units of one size: exactly round(sparsity * units), over all
+            (`"global"`) or per parameter (`"local"`). Units of several sizes: from the lowest score on, each that still
+            fits into round(sparsity * parameters). Ties go in order of position.
+        criterion: which units go; `criteria.Magnitude()` by default.
+        granularity: what a unit is; `granularity.Weight()` by default.
+        scope: among whom units compete: `"global"`, `"local"`, or a `scope.Scope`.
+        data: batches (inputs, targets) for criteria that need them, something that can be iterated more than once.
+        loss: loss(outputs, targets) → scalar, the mean over a batch, for criteria that need it.
+        parameters: names of the parameters to prune; by default the weights of all Linear and convolution modules.
+        within: masks to stay inside: only what they keep is removed. What they removed counts towards the sparsity.
+        apply: False leaves the model as it is and only returns the masks.
+
+    Returns:
+        the masks of the parameters that were pruned, biases of removed filters and layers included.
+
+    Raises:
+        TypeError, ValueError: a bad argument, NaN weights, or a criterion without the data it needs. The model is then
+            unchanged.
+    """
+    fraction = check_sparsity(sparsity)
+    granularity, criterion, competition = _checked(granularity, criterion, scope)
+    targets = find_targets(model, parameters)
+    kept_before = _restrict(within, model)
+    evidence = gather(model, targets, criterion, granularity, data, loss, kept_before)
+    by_bits = _ranked_by_bits(criterion, granularity)
+    scores = {n: e.weights[:, 0] for n, e in evidence.items()} if by_bits else checked_scores(criterion, evidence)
+    candidates = [
+        Candidates(
+            name=target.name,
+            scores=scores[target.name],
+            sizes=_sizes(target, granularity, model),
+            alive=_alive(target, granularity, kept_before),
+            magnitude=by_bits,
+        )
+        for target in targets
+    ]
+    kept = competition.keep(candidates, fraction)
+    masks = Masks(_unit_masks(model, targets, kept, granularity), model)
+    if within is not None:
+        masks = Masks(masks & within.to(targets[0].weight.device), model)
+    if apply:
+        masks.apply_(model)
+    return masks
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    criterion: Criterion | None = None,
+    granularity: Granularity | None = None,
+    *,
+    data: Batches | None = None,
+    loss: Loss | None = None,
+    parameters: Iterable[str] | None = None,
+) -> dict[str, Tensor]:
+    """Score every unit of a model: {parameter name: (units,)}, larger = keep. The model is left as it is.
+
+    The arguments are those of `prune`.
+    """
+    granularity, criterion, _ = _checked(granularity, criterion, "global")
+    targets = find_targets(model, parameters)
+    return checked_scores(criterion, gather(model, targets, criterion, granularity, data, loss))
+
+
+def _checked(
+    granularity: Granularity | None, criterion: Criterion | None, scope: str | Scope
+) -> tuple[Granularity, Criterion, Scope]:
+    granularity = Weight() if granularity is None else granularity
+    criterion = Magnitude() if criterion is None else criterion
+    for value, kind, example in ((granularity, Granularity, "Filter()"), (criterion, Criterion, "Magnitude(p=1)")):
+        if not isinstance(value, kind):
+            what = kind.__name__.lower()
+            raise TypeError(f"{what} must be a {kind.__name__} such as {example}, not {value!r}")
+    return granularity, criterion, resolve(scope)
+
+
+def _ranked_by_bits(criterion: Criterion, granularity: Granularity) -> bool:
+    """|w| of single weights is ranked on their bits, so that no scores need to be computed or stored."""
+    return type(criterion) is Magnitude and isinstance(granularity, Weight)
+
+
+def _restrict(within: Masks | None, model: nn.Module) -> dict[str, Tensor]:
+    """What `within` keeps, as tensors on the parameters' devices; empty where there is no restriction."""
+    if within is None:
+        return {}
+    if not isinstance(within, Masks):
+        raise TypeError(f"within must be Masks, such as prune returned, not {type(within).__name__}")
+    parameters = named_parameters(model)
+    return {name: mask.to(parameters[name].device) for name, mask in Masks(within, model).items()}
+
+
+def _alive(target: Target, granularity: Granularity, kept_before: dict[str, Tensor]) -> Tensor | None:
+    """(units,) bool: the units of which any weight was kept before; None where nothing was removed before."""
+    if target.name not in kept_before:
+        return None
+    return granularity.view(kept_before[target.name].to(torch.uint8), target.layout).any(1)
+
+
+def _sizes(target: Target, granularity: Granularity, model: nn.Module) -> int | Tensor:
+    """Parameters in each unit, the biases that go with it included."""
+    sizes = granularity.sizes(target.weight.shape, target.layout)
+    if not granularity.covers_bias:
+        return sizes
+    units = granularity.units(target.weight.shape, target.layout)[0]
+    parameters = named_parameters(model)
+    return sizes + sum(parameters[bias].numel() // units for bias in target.biases)
+
+
+def _unit_masks(
+    model: nn.Module, targets: list[Target], kept: list[Tensor], granularity: Granularity
+) -> dict[str, Tensor]:
+    """The decision about units as masks of the parameters; a bias shared by several layers is kept if any keeps it."""
+    parameters = named_parameters(model)
+    masks: dict[str, Tensor] = {}
+    for target, keep in zip(targets, kept, strict=True):
+        masks[target.name] = granularity.mask(keep, target.weight.shape, target.layout)
+        for bias in target.biases if granularity.covers_bias else ():
+            length = parameters[bias].numel()
+            mask = keep.repeat_interleave(length // keep.numel())
+            masks[bias] = masks[bias] | mask if bias in masks else mask
+    return masks

@@ -1,0 +1,233 @@
+"""Keep the largest values of many tensors: an exact global selection that reads the data about once.
+
+A float whose sign bit is cleared orders like the integer with the same bits. So |w| is ranked on an integer view of w,
+without computing a score: a small sample brackets the threshold, one pass over the data decides everything outside the
+bracket, and only the few values inside it are sorted. The result is exact for every input, ties and zeros included;
+the sample can only make it slower. `torch.kthvalue`, `topk` and `sort` give the same answer many times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_CHUNK = 1 << 16  # values handled at a time: a chunk and its buffers stay in a core's cache
+_SAMPLE = 1 << 16  # values sampled to bracket the threshold
+_BITS: dict[torch.dtype, torch.dtype] = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
+
+_NUMPY = {torch.int64: np.int64, torch.int32: np.int32, torch.int16: np.int16}
+_UNSIGNED = {8: np.uint64, 4: np.uint32, 2: np.uint16}
+
+Ints = NDArray[np.signedinteger]
+
+
+class NotANumberError(ValueError):
+    """A value that cannot be ranked. `index` is the position of its tensor in the sequence that was given."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__("NaN cannot be ranked")
+        self.index = index
+
+
+def keep_largest(values: Sequence[Tensor], remove: int, *, magnitude: bool = False) -> list[Tensor]:
+    """Which values stay when the `remove` smallest of all tensors together go; ties go in order of position.
+
+    Args:
+        values: float tensors, of any shape, dtype and device each.
+        remove: how many values to remove, from 0 to their total number.
+        magnitude: rank by absolute value, without computing it.
+
+    Returns:
+        a flat bool tensor for each input, on its device, True = kept; exactly `remove` entries are False.
+
+    Raises:
+        NotANumberError: a value is NaN.
+    """
+    total = sum(tensor.numel() for tensor in values)
+    if not 0 <= remove <= total:
+        raise ValueError(f"cannot remove {remove} of {total} values")
+    flat = [tensor.detach().reshape(-1) for tensor in values]
+    if remove in (0, total):
+        _refuse_nan(flat)
+        return [torch.full_like(tensor, remove == 0, dtype=torch.bool) for tensor in flat]
+    dtype = flat[0].dtype
+    for tensor in flat:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    ranking = _Ranking(dtype, magnitude)
+    low, high = _bracket(flat, ranking, remove / total)
+    while True:
+        scans = [_scan(tensor, ranking, low, high, index) for index, tensor in enumerate(flat)]
+        below = total - sum(scan.above + scan.positions.size for scan in scans)
+        inside = sum(scan.positions.size for scan in scans)
+        if remove < below:
+            low, high = ranking.lowest, low - 1
+        elif remove > below + inside:
+            low, high = high + 1, ranking.highest
+        else:
+            break
+    _settle_bracket(scans, remove - below)
+    return [scan.keep for scan in scans]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Maps floats to signed integers (keys) of the same width that order as the floats, or their magnitudes, do."""
+
+    dtype: torch.dtype
+    magnitude: bool
+
+    @property
+    def bits(self) -> torch.dtype:
+        return _BITS[self.dtype]
+
+    @property
+    def highest(self) -> int:
+        return torch.iinfo(self.bits).max
+
+    @property
+    def lowest(self) -> int:
+        return 0 if self.magnitude else torch.iinfo(self.bits).min
+
+    @property
+    def infinity(self) -> int:
+        """The key of +inf: a larger one is NaN."""
+        return int(torch.tensor(torch.inf, dtype=self.dtype).view(self.bits))
+
+    def keys(self, values: Tensor) -> Tensor:
+        values = values.to(self.dtype)
+        if self.magnitude:
+            return values.view(self.bits) & self.highest
+        # Adding zero turns -0.0 into +0.0, abs() drops the sign of a NaN: equal values get equal keys, NaN the largest.
+        values = torch.where(values.isnan(), values.abs(), values + 0.0)
+        bits = values.view(self.bits)
+        return torch.where(bits < 0, bits ^ self.highest, bits)
+
+
+@dataclass
+class _Scan:
+    """What one pass over a tensor found: values above the bracket are kept, those inside it are undecided."""
+
+    keep: Tensor  # (n,) bool, True above the bracket
+    above: int
+    positions: NDArray[np.int64]  # (inside,) ascending
+    keys: Ints  # (inside,)
+
+
+def _bracket(flat: list[Tensor], ranking: _Ranking, fraction: float) -> tuple[int, int]:
+    """Keys between which the threshold lies almost surely: five standard deviations of the sample quantile."""
+    total = sum(tensor.numel() for tensor in flat)
+    stride = max(1, total // _SAMPLE) | 1  # odd, so that it does not march in step with power-of-two rows
+    sample = np.sort(np.concatenate([ranking.keys(tensor[stride // 2 :: stride]).cpu().numpy() for tensor in flat]))
+    if sample.size == 0:
+        return ranking.lowest, ranking.highest
+    margin = 5 * np.sqrt(sample.size * fraction * (1 - fraction)) + 2
+    first, last = int(sample.size * fraction - margin), int(sample.size * fraction + margin)
+    low = int(sample[first]) if first >= 0 else ranking.lowest
+    high = int(sample[last]) if last < sample.size else ranking.highest
+    return low, high
+
+
+def _scan(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) -> _Scan:
+    """One pass over a flat tensor: keep what lies above the bracket, collect what lies inside it."""
+    if tensor.device.type != "cpu":
+        return _scan_on_device(tensor, ranking, low, high, index)
+    keep = torch.empty(tensor.numel(), dtype=torch.bool)
+    kept, above = keep.numpy(), 0
+    positions: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    inside: list[Ints] = [np.empty(0, _NUMPY[ranking.bits])]
+    for start, keys in _key_chunks(tensor, ranking):
+        if keys.max() > ranking.infinity:
+            raise NotANumberError(index)
+        np.greater(keys, high, out=kept[start : start + keys.size])
+        above += int(np.count_nonzero(kept[start : start + keys.size]))
+        # One comparison for low <= key <= high: the differences below zero wrap round to large unsigned numbers.
+        found = np.flatnonzero(np.subtract(keys, low).view(_UNSIGNED[keys.itemsize]) <= high - low)
+        inside.append(keys[found])
+        positions.append(found + start)
+    return _Scan(keep, above, np.concatenate(positions), np.concatenate(inside))
+
+
+def _scan_on_device(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) -> _Scan:
+    """The same where chunks gain nothing (GPUs); only what lies inside the bracket travels to the CPU."""
+    keys = ranking.keys(tensor)
+    if keys.numel() and int(keys.max()) > ranking.infinity:
+        raise NotANumberError(index)
+    keep = keys > high
+    found = torch.nonzero((keys >= low) & (keys <= high)).squeeze(1)
+    return _Scan(keep, int(keep.sum()), found.cpu().numpy(), keys[found].cpu().numpy())
+
+
+def _key_chunks(tensor: Tensor, ranking: _Ranking) -> Iterator[tuple[int, Ints]]:
+    """(start, keys) of successive pieces of a CPU tensor; each array is valid until the next is asked for."""
+    if not ranking.magnitude or tensor.dtype != ranking.dtype:
+        for start in range(0, tensor.numel(), _CHUNK):
+            yield start, ranking.keys(tensor[start : start + _CHUNK]).numpy()
+        return
+    # numpy: its integer operations are several times faster than torch's on the CPU.
+    bits = tensor.view(ranking.bits).numpy()
+    buffer = np.empty(min(_CHUNK, bits.size), bits.dtype)
+    for start in range(0, bits.size, _CHUNK):
+        piece = bits[start : start + _CHUNK]
+        yield start, np.bitwise_and(piece, ranking.highest, out=buffer[: piece.size])
+
+
+def _settle_bracket(scans: list[_Scan], remove: int) -> None:
+    """Of all values inside the bracket the `remove` smallest go, ties in order of position; the others are kept."""
+    keys = np.concatenate([scan.keys for scan in scans])
+    keep = np.ones(keys.size, dtype=np.bool_)
+    if remove:
+        threshold = np.partition(keys, remove - 1)[remove - 1]
+        smaller = keys < threshold
+        keep[smaller] = False
+        keep[np.flatnonzero(keys == threshold)[: remove - np.count_nonzero(smaller)]] = False
+    start = 0
+    for scan in scans:
+        stop = start + scan.keys.size
+        kept = torch.from_numpy(scan.positions[keep[start:stop]]).to(scan.keep.device)
+        scan.keep[kept] = True
+        start = stop
+
+
+def _refuse_nan(flat: list[Tensor]) -> None:
+    for index, tensor in enumerate(flat):
+        if bool(tensor.isnan().any()):
+            raise NotANumberError(index)
+
+
+def keep_within_budget(scores: Tensor, sizes: Tensor, budget: int) -> Tensor:
+    """Which units stay when units of several sizes are removed from the lowest score on, each that still fits.
+
+    Walk the units from the lowest score (ties by position); remove one if the removed sizes stay within `budget`, else
+    keep it and go on to the next.
+
+    Args:
+        scores: (units,) float without NaN.
+        sizes: (units,) int64, the number of parameters of each unit.
+        budget: the number of parameters that may be removed.
+
+    Returns:
+        (units,) bool, True = kept.
+    """
+    order = np.argsort(scores.detach().double().cpu().numpy(), kind="stable")
+    sizes_in_order = sizes.cpu().numpy()[order]
+    keep = np.ones(order.size, dtype=np.bool_)
+    candidates = np.arange(order.size)
+    while candidates.size:
+        # The budget only shrinks: a unit that does not fit now never will.
+        candidates = candidates[sizes_in_order[candidates] <= budget]
+        spent = np.cumsum(sizes_in_order[candidates])
+        taken = int(np.searchsorted(spent, budget, side="right"))
+        keep[order[candidates[:taken]]] = False
+        budget -= int(spent[taken - 1]) if taken else 0
+        candidates = candidates[taken:]
+    return torch.from_numpy(keep).to(scores.device)
