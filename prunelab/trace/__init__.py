@@ -1,0 +1,11 @@
+"""One forward, recorded: which operation read which tensors, with which shapes, and how many multiply-adds it took.
+
+`trace(model, example_inputs)` runs the model once and returns a `Trace`: plain data, no tensor kept alive, the model as
+it was. The MAC counter (`prunelab.evaluate`) reads it.
+"""
+
+from prunelab.trace.forward import call_arguments, undisturbed
+from prunelab.trace.record import Op, Product, Trace, Value, Weight
+from prunelab.trace.recorder import trace
+
+__all__ = ["Op", "Product", "Trace", "Value", "Weight", "call_arguments", "trace", "undisturbed"]

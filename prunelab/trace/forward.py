@@ -1,0 +1,145 @@
+"""Run a model once and leave no mark: arguments from example inputs, and everything put back afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.rnn import PackedSequence
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the model's inputs belong: the device of its first parameter, else of its first buffer, else None."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(positional, keyword) arguments of one call, copied to `device` (None: where they are).
+
+    `example_inputs` is a tensor (one positional argument), a tuple (positional arguments) or a dict (keyword
+    arguments). Tensors are found in nested tuples, lists and dicts too; they are copied, so that a model that works in
+    place does not change the caller's. Raises TypeError for anything else.
+    """
+
+    def copy(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device=device or tensor.device, copy=True)
+
+    if isinstance(example_inputs, Tensor | PackedSequence):
+        return (_map_tensors(copy, example_inputs),), {}
+    if isinstance(example_inputs, tuple):
+        return tuple(_map_tensors(copy, item) for item in example_inputs), {}
+    if isinstance(example_inputs, Mapping):
+        unnamed = [key for key in example_inputs if not isinstance(key, str)]
+        if unnamed:
+            raise TypeError(
+                f"example_inputs as a dict holds keyword arguments: a key must be a string, not {unnamed[0]!r}"
+            )
+        return (), {key: _map_tensors(copy, item) for key, item in example_inputs.items()}
+    raise TypeError(
+        "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments, not "
+        f"{type(example_inputs).__name__}; {_way_out(example_inputs)}"
+    )
+
+
+def _way_out(example_inputs: Any) -> str:
+    if isinstance(example_inputs, list):
+        return "write tuple(inputs) for several arguments, or (inputs,) where forward takes one list"
+    if hasattr(example_inputs, "__array__"):
+        return "convert it with torch.as_tensor"
+    return "where forward takes such an object as its one argument, write (inputs,)"
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
+    """`item` with `function` applied to each tensor in it, through tuples, lists, dicts and packed sequences."""
+    if isinstance(item, Tensor):
+        return function(item)
+    if isinstance(item, PackedSequence):  # its batch sizes stay on the CPU
+        data = function(item.data)
+        indices = [None if i is None else i.to(data.device) for i in (item.sorted_indices, item.unsorted_indices)]
+        return PackedSequence(data, item.batch_sizes, *indices)
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(*(_map_tensors(function, i) for i in item))
+    if isinstance(item, tuple | list):
+        return type(item)(_map_tensors(function, i) for i in item)
+    if isinstance(item, dict):
+        return {key: _map_tensors(function, i) for key, i in item.items()}
+    return item
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; outside, the model and the random state are as they were.
+
+    Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
+    statistics or a cache), and the state of the random generators of the CPU and of the model's CUDA devices. The
+    fused paths that hide a whole layer in one operation are off. Raises ValueError for a lazy module not yet run.
+    """
+    _refuse_lazy(model)
+    cuda = sorted({t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_evaluation(model))
+        stack.enter_context(_same_buffers(model))
+        stack.enter_context(_no_fast_path())
+        yield
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(f"{name!r} has no values yet (a lazy module): run the model once before tracing it")
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    # The flag alone: `model.eval()` may be overridden with side effects (some adapters merge their weights in it).
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    """Put back the content of each buffer, and the buffer itself where the forward bound another one to its name."""
+    bound = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    real = (b for _, _, b in bound if b is not None and not b.is_meta and not isinstance(b, FakeTensor))
+    contents = {id(b): (b, b.detach().clone()) for b in real}
+    try:
+        yield
+    finally:
+        for module, name, buffer in bound:
+            if module._buffers.get(name) is not buffer:
+                module._buffers[name] = buffer
+        for buffer, content in contents.values():
+            if not torch.equal(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
+                buffer.copy_(content)
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # flex_attention compiles itself, which no dispatch mode can watch. Asked only where it was imported: the
+        # compiler takes a second to load.
+        if "torch.nn.attention.flex_attention" in sys.modules:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,131 @@
+"""The record of one forward, as plain data: values, operations, and the products that make up their cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the forward, without its data. One tensor keeps one `id` for its life; an in-place operation returns
+    the id that it was given, a view has an id of its own."""
+
+    id: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """An operand computed from parameters and constants alone: a parameter, a view or cast of it, a masked or
+    normalised weight, ...
+
+    `names` are the parameters that it was computed from; `size` and `nonzero` count the elements of the operand as the
+    operation read it (`nonzero` is None where there is no data: meta and fake tensors).
+    """
+
+    names: tuple[str, ...]
+    size: int
+    nonzero: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One matrix product or convolution: its multiply-adds, and those of its factors that are weights."""
+
+    macs: int
+    weights: tuple[Weight, ...] = ()
+
+    @property
+    def nonzero_macs(self) -> float:
+        """The multiply-adds weighted by each weight's fraction of nonzero elements. Raises ValueError without data."""
+        if self.macs == 0:
+            return 0.0
+        nonzero = [w.nonzero for w in self.weights if w.nonzero is not None]
+        if len(nonzero) < len(self.weights):
+            raise ValueError(
+                f"{self.weights[0].names} has no values (a meta or fake tensor), so its nonzero weights cannot be "
+                "counted; .macs can"
+            )
+        # One division of integers, not a product of rounded fractions: whole numbers stay whole.
+        return self.macs * math.prod(nonzero) / math.prod(w.size for w in self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of the dispatcher, as it ran.
+
+    `func` is the operator overload (its schema names the arguments and says what is a view or in-place). `args` and
+    `kwargs` are what it was called with, each tensor replaced by its `Value` and each list by a tuple; `outputs` are
+    the tensors that it returned, in order. `module` is the path of the innermost module that was running, "" for the
+    model itself. `products` is empty for operations that multiply no matrices, and for those not `counted`.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Value, ...]
+    module: str = ""
+    products: tuple[Product, ...] = ()
+    counted: bool = True
+
+    @property
+    def name(self) -> str:
+        """The operator's name, such as "aten::mm" or "aten::sum.dim_IntList"."""
+        return str(self.func.name())
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """Every tensor among the arguments, in order."""
+        return tuple(values_in((self.args, self.kwargs)))
+
+    @property
+    def macs(self) -> int:
+        return sum(product.macs for product in self.products)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One forward: its operations in the order they ran, and the values that entered and left it.
+
+    `parameters` maps each parameter's first name to its value; a shared parameter is found once. MACs are the
+    multiply-adds of matrix products and convolutions of this forward, batch included: additions of biases, element-wise
+    operations, normalisation, pooling and look-ups count as none; products with padding, and with attention scores that
+    a mask then discards, count.
+    """
+
+    ops: tuple[Op, ...]
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        return sum(op.macs for op in self.ops)
+
+    @property
+    def nonzero_macs(self) -> float:
+        """MACs, each weighted by the fraction of nonzero elements in the weights it reads."""
+        return math.fsum(product.nonzero_macs for op in self.ops for product in op.products)
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of the operations whose cost is unknown (custom kernels): `macs` counts them as none."""
+        return tuple(dict.fromkeys(op.name for op in self.ops if not op.counted))
+
+
+def values_in(nested: Any) -> Iterator[Value]:
+    """Every `Value` in nested tuples and dictionaries, in order."""
+    if isinstance(nested, Value):
+        yield nested
+    elif isinstance(nested, tuple | list):
+        for item in nested:
+            yield from values_in(item)
+    elif isinstance(nested, Mapping):
+        for item in nested.values():
+            yield from values_in(item)

@@ -1,0 +1,221 @@
+"""Watch one forward at the dispatcher, below autograd, where every operation is visible: the record of `trace`."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunelab.targets import unwrap
+from prunelab.trace.forward import call_arguments, device_of, undisturbed
+from prunelab.trace.macs import find_products
+from prunelab.trace.record import Op, Product, Trace, Value, Weight
+
+_PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
+
+
+def trace(model: nn.Module, example_inputs: Any) -> Trace:
+    """Run `model` once on `example_inputs`, in evaluation mode, and record every operation.
+
+    `example_inputs` is a tensor, a tuple of positional or a dict of keyword arguments; tensors are copied to the
+    model's device. Nothing else is touched: training flags, gradients, buffers, random state, and the inputs
+    themselves are as they were, also when the forward raises. A model on the meta device works: nothing is computed,
+    and nonzero weights are unknown. Names are those of the model inside a `torch.compile` or data-parallel wrapper.
+
+    Raises TypeError for a model or inputs of another type, ValueError for a lazy module that has not run yet; an
+    exception of the model itself passes through, with a note on where it happened.
+
+    >>> record = trace(nn.Linear(4, 3), torch.zeros(2, 4))
+    >>> record.macs
+    24
+    >>> [op.name for op in record.ops if op.macs]
+    ['aten::addmm']
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    model = unwrap(model)
+    with undisturbed(model):
+        args, kwargs = call_arguments(example_inputs, device_of(model))
+        names = parameter_names(model)
+        recorder = Recorder((p, names[id(p)]) for p in model.parameters())
+        inputs = recorder.register((args, kwargs))
+        with recorder.following(model), recorder:
+            try:
+                result = model(*args, **kwargs)
+            except Exception as error:
+                error.add_note(_where(model, recorder.path_of(error), args, kwargs))
+                raise
+        parameters = {names[id(p)]: recorder.value(p) for p in model.parameters()}
+        return Trace(tuple(recorder.ops), parameters, inputs, tuple(map(recorder.value, _tensors_in(result))))
+
+
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """The first name of each parameter, by the parameter's id. Parameters that share their memory share their name."""
+    first: dict[Any, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named}
+
+
+def memory_of(tensor: Tensor) -> tuple[Any, ...]:
+    """A key that tensors share if and only if they are the same piece of memory (however it is shaped)."""
+    if tensor.layout != torch.strided:
+        return (id(tensor),)
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.numel())
+
+
+class Recorder(TorchDispatchMode):
+    """Records every operation that runs while it is active. Holds no tensor but the parameters, and these weakly."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, parameters: Iterable[tuple[Tensor, str]]) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self._path = [""]
+        self._raised: tuple[BaseException, str] | None = None
+        self._numbered: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._values = 0
+        # What each value was computed from: names of parameters (none: constants alone), or None = from the inputs.
+        self._sources: dict[int, frozenset[str] | None] = {}
+        self._storages: set[int] = set()
+        self._nonzero: dict[tuple[Any, ...], int] = {}
+        for parameter, name in parameters:
+            self._sources[self.value(parameter).id] = frozenset([name])
+            self._storages.add(memory_of(parameter)[0])
+
+    def register(self, inputs: Any) -> tuple[Value, ...]:
+        """Mark every tensor among `inputs` as data; returns their values."""
+        values = tuple(self.value(tensor) for tensor in _tensors_in(inputs))
+        self._sources.update(dict.fromkeys((value.id for value in values), None))
+        return values
+
+    def value(self, tensor: Tensor) -> Value:
+        """The tensor's value; a tensor never seen before gets the next id."""
+        known = self._numbered.get(id(tensor))
+        # A freed tensor's address is soon another's: the weak reference tells them apart.
+        if known is None or known[0]() is not tensor:
+            known = (weakref.ref(tensor), self._values)
+            self._numbered[id(tensor)] = known
+            self._values += 1
+        return Value(known[1], tuple(tensor.shape), tensor.dtype)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():
+            # Inside someone's inference mode composite operations (linear, attention) arrive whole: take them apart, so
+            # that the record does not depend on it.
+            with self:
+                parts = func.decompose(*args, **kwargs) if hasattr(func, "decompose") else NotImplemented
+            if parts is not NotImplemented:
+                return parts
+        described = self._describe(args), self._describe(kwargs)
+        sources = [self._sources.get(self.value(tensor).id, frozenset()) for tensor in _tensors_in((args, kwargs))]
+        result = func(*args, **kwargs)
+        outputs = tuple(self.value(tensor) for tensor in _tensors_in(result))
+        self._sources.update(dict.fromkeys((value.id for value in outputs), _join(sources)))
+        products = find_products(func.name(), result, args)
+        costs = tuple(Product(macs, self._weights(factors)) for macs, factors in products or [])
+        self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None))
+        return result
+
+    def _describe(self, item: Any) -> Any:
+        """`item` as data: tensors as values, lists as tuples, unknown objects as the name of their type."""
+        if isinstance(item, Tensor):
+            return self.value(item)
+        if isinstance(item, tuple | list):
+            return tuple(self._describe(i) for i in item)
+        if isinstance(item, dict):
+            return {key: self._describe(i) for key, i in item.items()}
+        return item if item is None or isinstance(item, _PLAIN) else f"<{type(item).__name__}>"
+
+    def _weights(self, factors: Iterable[Tensor]) -> tuple[Weight, ...]:
+        """Those of `factors` that are computed from parameters and from no input."""
+        weights = []
+        for tensor in factors:
+            names = self._sources.get(self.value(tensor).id)
+            if names:
+                weights.append(Weight(tuple(sorted(names)), tensor.numel(), self._count_nonzero(tensor)))
+        return tuple(weights)
+
+    def _count_nonzero(self, tensor: Tensor) -> int | None:
+        if tensor.is_meta or isinstance(tensor, FakeTensor):
+            return None
+        # A recurrent cell reads the same weight at each step: count it once. Only parameters are sure to stay.
+        storage = memory_of(tensor)[0]
+        if storage not in self._storages:
+            return int(torch.count_nonzero(tensor))
+        key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+        if key not in self._nonzero:
+            self._nonzero[key] = int(torch.count_nonzero(tensor))
+        return self._nonzero[key]
+
+    @contextmanager
+    def following(self, model: nn.Module) -> Iterator[None]:
+        """Know, inside, which of the model's modules is running."""
+        handles = []
+        try:
+            for path, module in model.named_modules():
+                if not isinstance(module, torch.jit.ScriptModule):  # these take no hooks
+                    handles.append(module.register_forward_pre_hook(self._entering(path)))
+                    handles.append(module.register_forward_hook(self._leave, always_call=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _entering(self, path: str) -> Any:
+        def enter(*_: Any) -> None:
+            self._path.append(path)
+
+        return enter
+
+    def _leave(self, *_: Any) -> None:
+        path = self._path.pop()
+        error = sys.exception()
+        if error is not None and (self._raised is None or self._raised[0] is not error):
+            self._raised = (error, path)  # the innermost module leaves first
+
+    def path_of(self, error: BaseException) -> str:
+        """The innermost module that `error` came from, "" for the model itself."""
+        return self._raised[1] if self._raised is not None and self._raised[0] is error else ""
+
+
+def _join(sources: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    names: frozenset[str] = frozenset()
+    for source in sources:
+        if source is None:
+            return None
+        names |= source
+    return names
+
+
+def _tensors_in(nested: Any) -> Iterator[Tensor]:
+    if isinstance(nested, Tensor):
+        yield nested
+    elif isinstance(nested, tuple | list):
+        for item in nested:
+            yield from _tensors_in(item)
+    elif isinstance(nested, dict):
+        for item in nested.values():
+            yield from _tensors_in(item)
+
+
+def _where(model: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def show(item: Any) -> str:
+        return f"{item.dtype} {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+
+    shown = [*map(show, args), *(f"{key}={show(item)}" for key, item in kwargs.items())]
+    place = f"the module {path!r} of {type(model).__name__}" if path else type(model).__name__
+    return (
+        f"raised in {place}, which was traced on example_inputs as "
+        f"forward({', '.join(shown)}); a tuple holds positional arguments, a dict keyword arguments"
+    )
