@@ -1,0 +1,87 @@
+"""What a training run remembers: one record an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data.
+
+    Attributes:
+        epoch: 1, 2, ...; steps: optimizer steps taken so far.
+        train_loss, train_accuracy: means over the examples as they were met, while the weights moved.
+        val_loss, val_accuracy: over the validation data after the epoch, in eval mode; None without validation data.
+    """
+
+    epoch: int
+    steps: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+@dataclass
+class History:
+    """The epochs of one call of `fit`, in order. Iterates over them; shows as a table in a notebook.
+
+    Attributes:
+        epochs: the records.
+        restored: number of the epoch whose weights the model was given back by early stopping, or None.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    restored: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, index: int) -> Epoch:
+        return self.epochs[index]
+
+    def plot(self) -> Figure:
+        """Loss and accuracy against epoch, as a figure with alt text."""
+        from prunelab.lab import plots  # matplotlib is needed by those who look, not by those who train
+
+        return plots.history(self)
+
+    def __str__(self) -> str:
+        if not self.epochs:
+            return "History: no epoch"
+        last = self.epochs[-1]
+        text = f"History: {len(self)} epochs, {last.steps} steps; train {_cell(last.train_accuracy)}"
+        if last.val_accuracy is not None:
+            text += f", validation {_cell(last.val_accuracy)}"
+        return text + (f"; weights of epoch {self.restored} restored" if self.restored else "")
+
+    def _repr_html_(self) -> str:
+        names = ("epoch", "steps", "train loss", "train accuracy", "val loss", "val accuracy")
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        rows = []
+        for record in self._shown():
+            numbers = (record.train_loss, record.train_accuracy, record.val_loss, record.val_accuracy)
+            label = f"{record.epoch} (restored)" if record.epoch == self.restored else str(record.epoch)
+            cells = "".join(f"<td>{text}</td>" for text in (record.steps, *map(_cell, numbers)))
+            rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
+        caption = f"<caption>{self}</caption>"
+        return f'<table class="dataframe">{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+    def _shown(self) -> list[Epoch]:
+        """At most about `ROWS_SHOWN` epochs, evenly spread, with the first, the last and the restored one."""
+        count = len(self.epochs)
+        if count <= ROWS_SHOWN:
+            return self.epochs
+        picks = {round(index * (count - 1) / (ROWS_SHOWN - 1)) for index in range(ROWS_SHOWN)}
+        return [record for index, record in enumerate(self.epochs) if index in picks or record.epoch == self.restored]
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
