@@ -8,12 +8,16 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import prunelab
-from prunelab.site import offline
+from prunelab.site import buttons, offline
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     # The kernels that execute the chapters inherit this: `lab.explore` then draws what a page without a kernel needs.
     os.environ["PRUNELAB_BUILD"] = "1"
+    app.connect("config-inited", buttons.offer_launchers, priority=900)
+    # The theme makes its own buttons at priority 501.
+    app.connect("html-page-context", buttons.name_notebook, priority=450)
+    app.connect("html-page-context", buttons.add_live_button, priority=600)
     app.connect("doctree-resolved", offline.drop_thebe_config, priority=900)
     app.connect("html-page-context", offline.drop_thebe_scripts, priority=900)
     return {"version": prunelab.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
