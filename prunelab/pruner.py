@@ -138,7 +138,7 @@ def _alive(target: Target, granularity: Granularity, kept_before: dict[str, Tens
     """(units,) bool: the units of which any weight was kept before; None where nothing was removed before."""
     if target.name not in kept_before:
         return None
-    return granularity.view(kept_before[target.name].to(torch.uint8), target.layout).any(1)
+    return granularity.view(kept_before[target.name].to(torch.int8), target.layout).any(1)
 
 
 def _sizes(target: Target, granularity: Granularity, model: nn.Module) -> int | Tensor:

@@ -1,0 +1,130 @@
+"""The fast selection against a stable sort of everything, for every float type, ties and edges included."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prunelab import selection
+from prunelab.selection import NotANumberError, keep_largest, keep_within_budget
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+def by_sorting(values: list[Tensor], remove: int, magnitude: bool) -> list[Tensor]:
+    """The definition: sort all values stably, remove the first `remove`."""
+    flat = torch.cat([tensor.flatten().double() for tensor in values])
+    order = torch.sort(flat.abs() if magnitude else flat, stable=True).indices
+    keep = torch.ones(flat.numel(), dtype=torch.bool)
+    keep[order[:remove]] = False
+    return list(keep.split([tensor.numel() for tensor in values]))
+
+
+def assert_same(values: list[Tensor], remove: int, magnitude: bool) -> None:
+    kept = keep_largest(values, remove, magnitude=magnitude)
+    assert all(map(torch.equal, kept, by_sorting(values, remove, magnitude)))
+
+
+# Few distinct values make ties; the others are the edges of the format.
+floats = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.0, 1e-7, float("inf"), -float("inf")]) | st.floats(
+    allow_nan=False, width=16
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lists=st.lists(st.lists(floats, max_size=40), min_size=1, max_size=4),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=4, max_size=4),
+    fraction=st.floats(0, 1),
+    magnitude=st.booleans(),
+    sizes=st.sampled_from([(1, 4), (3, 1), (7, 8), (1 << 16, 1 << 16)]),
+    on_device=st.booleans(),
+)
+def test_equals_a_stable_sort(
+    lists: list[list[float]],
+    dtypes: list[torch.dtype],
+    fraction: float,
+    magnitude: bool,
+    sizes: tuple[int, int],
+    on_device: bool,
+) -> None:
+    values = [torch.tensor(one, dtype=dtype) for one, dtype in zip(lists, dtypes, strict=False)]
+    remove = round(fraction * sum(tensor.numel() for tensor in values))
+    with pytest.MonkeyPatch.context() as patch:
+        # Tiny chunks and samples: many chunks, and brackets that miss.
+        patch.setattr(selection, "_CHUNK", sizes[0])
+        patch.setattr(selection, "_SAMPLE", sizes[1])
+        if on_device:  # the code that GPUs run, here on the CPU
+            patch.setattr(selection, "_scan", selection._scan_on_device)
+        assert_same(values, remove, magnitude)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("magnitude", [True, False])
+@pytest.mark.parametrize("sparsity", [0.0, 0.001, 0.5, 0.8, 0.999, 1.0])
+def test_large_tensors(dtype: torch.dtype, magnitude: bool, sparsity: float, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(1)
+    values = [torch.randn(n, generator=generator).to(device, dtype) for n in (300_000, 1, 70_000)]
+    values[2][10_000:60_000] = 0
+    remove = round(sparsity * 370_001)
+    kept = keep_largest(values, remove, magnitude=magnitude)
+    assert [mask.device.type for mask in kept] == [device.type] * 3
+    expected = by_sorting([tensor.cpu() for tensor in values], remove, magnitude)
+    assert all(map(torch.equal, [mask.cpu() for mask in kept], expected))
+
+
+def test_an_adversarial_sample_only_costs_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The sample takes every third value; those are all huge, so the bracket lies far above the threshold.
+    monkeypatch.setattr(selection, "_SAMPLE", 1000)
+    values = torch.rand(3000)
+    values[1::3] += 1000
+    assert_same([values], 1500, magnitude=True)
+    values[1::3] -= 5000
+    assert_same([values], 1500, magnitude=False)
+
+
+def test_infinities_are_ranked_and_nan_refused(device: torch.device) -> None:
+    values = torch.tensor([1.0, float("-inf"), 0.0, float("inf")], device=device)
+    assert keep_largest([values], 2, magnitude=True)[0].tolist() == [False, True, False, True]
+    assert keep_largest([values], 1)[0].tolist() == [True, False, True, True]
+    for sign, remove, magnitude in itertools.product((1, -1), (0, 1, 5), (True, False)):
+        bad = [values, torch.tensor([sign * float("nan")], device=device)]
+        with pytest.raises(NotANumberError) as caught:
+            keep_largest(bad, remove, magnitude=magnitude)
+        assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("remove", [-1, 4])
+def test_refuses_to_remove_what_is_not_there(remove: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot remove {remove} of 3"):
+        keep_largest([torch.zeros(3)], remove)
+
+
+def test_does_not_change_its_input() -> None:
+    values = torch.randn(100, dtype=torch.float32).t()
+    before = values.clone()
+    keep_largest([values], 50, magnitude=True)
+    assert torch.equal(values, before)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    units=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 6)), max_size=30),
+    fraction=st.floats(0, 1),
+)
+def test_budget_walk_is_the_walk(units: list[tuple[int, int]], fraction: float) -> None:
+    scores = torch.tensor([float(score) for score, _ in units])
+    sizes = torch.tensor([size for _, size in units], dtype=torch.int64)
+    budget = round(fraction * int(sizes.sum()))
+    expected, spent = np.ones(len(units), dtype=bool), 0
+    for unit in sorted(range(len(units)), key=lambda i: (units[i][0], i)):
+        if spent + units[unit][1] <= budget:
+            spent += units[unit][1]
+            expected[unit] = False
+    assert keep_within_budget(scores, sizes, budget).tolist() == expected.tolist()
