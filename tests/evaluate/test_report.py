@@ -1,0 +1,316 @@
+"""Counts and ratios of a network against counts made by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunelab import evaluate
+from prunelab.evaluate import report
+
+
+class LeNet300(nn.Sequential):
+    """LeNet-300-100 (LeCun et al. 1998): three fully connected layers on 28 × 28 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+        )
+
+
+class LeNet5(nn.Sequential):
+    """LeNet-5 as in Caffe's MNIST example, the network of Han et al. 2015."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
+        )  # fmt: skip
+
+
+# By hand, weights + biases:
+#   784·300 + 300 = 235 500;  300·100 + 100 = 30 100;  100·10 + 10 = 1 010          sum 266 610
+# and multiply-adds of one image, one a weight: 235 200 + 30 000 + 1 000             sum 266 200
+LENET_300 = {"1": (235_500, 235_200), "3": (30_100, 30_000), "5": (1_010, 1_000)}
+# 20·(1·25) + 20 = 520;  50·(20·25) + 50 = 25 050;  800·500 + 500 = 400 500;  500·10 + 10 = 5 010   sum 431 080
+# The first convolution makes 24 × 24 sites of 20 · 25 = 500 products: 288 000; pooled to 12 × 12, the second
+# makes 8 × 8 sites of 50 · 500 = 25 000: 1 600 000; then 400 000 and 5 000.                       sum 2 293 000
+LENET_5 = {"0": (520, 288_000), "2": (25_050, 1_600_000), "5": (400_500, 400_000), "7": (5_010, 5_000)}
+
+LENETS = [(LeNet300, LENET_300, 266_610, 266_200), (LeNet5, LENET_5, 431_080, 2_293_000)]
+
+
+@pytest.mark.parametrize(("make", "layers", "params", "macs"), LENETS, ids=["LeNet-300-100", "LeNet-5"])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_lenets(make, layers, params, macs, batch, device) -> None:
+    r = report(make().to(device), torch.zeros(batch, 1, 28, 28))
+    assert (r.params, r.nonzero, r.macs, r.nonzero_macs) == (params, params, batch * macs, batch * macs)
+    assert r.bytes == 4 * params
+    assert (r.compression_ratio, r.theoretical_speedup) == (1, 1)
+    assert {layer.name: (layer.params, layer.macs) for layer in r.layers} == {
+        name: (p, batch * m) for name, (p, m) in layers.items()
+    }
+
+
+def remove(weight: Tensor, count: int) -> None:
+    with torch.no_grad():
+        weight.view(-1)[:count] = 0
+
+
+def test_pruned_lenet(device) -> None:
+    """A tenth left of each layer's weights: 23 520 + 3 000 + 100, and all 410 biases."""
+    model = LeNet300().to(device)
+    for i, left in ((1, 23_520), (3, 3_000), (5, 100)):
+        remove(model[i].weight, model[i].weight.numel() - left)
+    r = report(model, torch.zeros(1, 1, 28, 28))
+    assert (r.params, r.macs) == (266_610, 266_200)
+    assert (r.nonzero, r.nonzero_macs) == (26_620 + 410, 26_620)
+    assert r.compression_ratio == 266_610 / 27_030
+    assert r.theoretical_speedup == 10
+    assert r.layers[1].sparsity == pytest.approx(1 - 3_100 / 30_100)
+
+
+def test_layers_weigh_by_their_own_sparsity() -> None:
+    """The last layers of a CNN hold its parameters, the first do its work: the two ratios are not one (Hubens 2020)."""
+    model = LeNet5()
+    remove(model[5].weight, 400_000)  # all of the large Linear layer
+    r = report(model, torch.zeros(1, 1, 28, 28))
+    assert r.compression_ratio == 431_080 / 31_080
+    assert r.theoretical_speedup == 2_293_000 / 1_893_000
+
+
+def test_against_a_dense_network() -> None:
+    """Channels really removed: the model has fewer parameters and runs fewer products than the dense one."""
+    dense = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 4))
+    small = nn.Sequential(nn.Linear(10, 2), nn.ReLU(), nn.Linear(2, 4))
+    remove(small[0].weight, 10)
+    r = report(small, torch.zeros(3, 10), dense=dense)
+    assert (r.params, r.dense_params) == (20 + 2 + 8 + 4, 80 + 8 + 32 + 4)
+    assert (r.macs, r.dense_macs) == (3 * 28, 3 * 112)
+    assert r.compression_ratio == 124 / 24
+    assert r.theoretical_speedup == 112 / 18
+
+
+def test_the_dense_network_counts_whole_whatever_it_holds() -> None:
+    dense, model = nn.Linear(10, 8), nn.Linear(10, 4)
+    remove(dense.weight, 80)
+    meta = nn.Linear(10, 8, device="meta")
+    for other in (dense, meta):
+        r = report(model, torch.zeros(1, 10), dense=other)
+        assert (r.compression_ratio, r.theoretical_speedup) == (2, 2)
+
+
+def test_all_parameters_count_shared_ones_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 4)
+            self.norm = nn.BatchNorm1d(4)
+            self.head = nn.Linear(4, 10)
+            self.head.weight = self.embedding.weight
+            self.norm.requires_grad_(False)
+            self.register_buffer("kept", torch.zeros(7, dtype=torch.float64))
+            self.register_buffer("recomputed", torch.zeros(1000), persistent=False)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.norm(self.embedding(tokens)))
+
+    r = report(Tied(), torch.tensor([1, 2]))
+    assert r.params == 40 + 8 + 10  # embedding; scale and shift, frozen; bias of the head
+    assert r.nonzero == 40 + 4 + 10  # a fresh shift is zero
+    # float32 parameters; running mean and variance; int64 number of batches; the float64 buffer
+    assert r.bytes == 4 * 58 + 4 * 8 + 8 + 8 * 7
+    assert [(layer.name, layer.params, layer.macs) for layer in r.layers] == [
+        ("embedding", 40, 0),
+        ("norm", 8, 0),
+        ("head", 10, 80),
+    ]
+
+
+def test_half_precision_stores_half() -> None:
+    assert report(nn.Linear(4, 3).bfloat16(), torch.zeros(1, 4, dtype=torch.bfloat16)).bytes == 2 * 15
+
+
+def test_nothing_left() -> None:
+    model = LeNet300()
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    r = report(model, torch.zeros(1, 1, 28, 28))
+    assert (r.nonzero, r.sparsity, r.compression_ratio, r.theoretical_speedup) == (0, 1, math.inf, math.inf)
+    assert "compression ratio inf×" in str(r)
+
+
+def test_nothing_there() -> None:
+    r = report(nn.Flatten(), torch.zeros(2, 3))
+    assert (r.params, r.macs, r.bytes, r.layers) == (0, 0, 0, ())
+    assert (r.compression_ratio, r.theoretical_speedup, r.sparsity) == (1, 1, 0)
+    assert "total" in str(r)
+
+
+def test_nan_and_infinity_are_not_zero() -> None:
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.tensor([[float("nan"), 0.0], [-0.0, float("inf")]])
+    assert report(model, torch.zeros(1, 2)).nonzero == 2
+
+
+def test_attention_products_belong_to_the_module_they_run_in() -> None:
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    remove(layer.in_proj_weight, 96)
+    r = report(layer, {"query": (x := torch.zeros(1, 5, 8)), "key": x, "value": x})
+    projection, output, attention = 5 * 3 * 64, 5 * 64, 2 * 5 * 5 * 8
+    assert [(row.name, row.macs) for row in r.layers] == [("", projection + attention), ("out_proj", output)]
+    assert r.nonzero_macs == projection / 2 + output + attention
+
+
+def test_rows_add_up() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    for p in model.parameters():
+        remove(p, p.numel() // 3)
+    r = report(model, torch.zeros(2, 5, 8))
+    for field in ("params", "nonzero", "macs", "nonzero_macs"):
+        assert sum(getattr(layer, field) for layer in r.layers) == pytest.approx(getattr(r, field))
+
+
+def test_a_module_used_twice_does_its_work_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = self.second = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.second(self.first(x)))
+
+    r = report(Twice(), torch.zeros(1, 4))
+    assert (r.params, r.macs) == (20, 32)
+    assert [layer.name for layer in r.layers] == ["first"]
+
+
+def test_the_model_is_unchanged() -> None:
+    model = LeNet5().train()
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    report(model, torch.zeros(1, 1, 28, 28))
+    assert model.training
+    assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    x = torch.zeros(1, 4)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not str"):
+        report("model", x)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not NoneType"):
+        report(None, x)
+    with pytest.raises(TypeError, match=r"dense must be a torch\.nn\.Module, not int"):
+        report(nn.Linear(4, 3), x, dense=3)
+    with pytest.raises(ValueError, match=r"'weight' is on the meta device.*load the weights"):
+        report(nn.Linear(4, 3, device="meta"), x)
+    with pytest.raises(TypeError, match="example_inputs must be"):
+        report(nn.Linear(4, 3), [x])
+
+
+# --- what it shows -----------------------------------------------------------------------------------------------------
+
+
+def test_as_text() -> None:
+    model = nn.Sequential(nn.Linear(100, 30, bias=False), nn.ReLU(), nn.Linear(30, 10, bias=False))
+    remove(model[0].weight, 2_400)
+    assert str(report(model, torch.zeros(1, 100))).splitlines() == [
+        "Sequential: 3,300 parameters, 900 nonzero, 3,300 MACs, 13.2 kB",
+        "compression ratio 3.67×, theoretical speedup 3.67× (dense: 3,300 parameters, 3,300 MACs)",
+        "",
+        "layer  type    parameters  nonzero  sparsity   MACs  nonzero MACs",
+        "-----------------------------------------------------------------",
+        "0      Linear       3,000      600     0.800  3,000           600",
+        "2      Linear         300      300     0.000    300           300",
+        "-----------------------------------------------------------------",
+        "total               3,300      900     0.727  3,300           900",
+    ]
+
+
+def test_as_dictionary() -> None:
+    r = report(LeNet300(), torch.zeros(1, 1, 28, 28))
+    d = json.loads(json.dumps(r.to_dict()))
+    for name in ("params", "nonzero", "macs", "bytes", "compression_ratio", "theoretical_speedup", "sparsity"):
+        assert d[name] == getattr(r, name)
+    assert d["layers"][2] == {
+        "name": "5", "kind": "Linear", "params": 1_010, "nonzero": 1_010, "macs": 1_000, "nonzero_macs": 1_000.0,
+        "sparsity": 0.0,
+    }  # fmt: skip
+
+
+class Table(HTMLParser):
+    """Collects what a screen reader would use, and checks that every tag is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.text.append(data)
+
+
+def test_as_table() -> None:
+    html = report(LeNet300(), torch.zeros(1, 1, 28, 28))._repr_html_()
+    table = Table(html)
+    tags = [tag for tag, _ in table.tags]
+    assert tags.count("caption") == tags.count("thead") == tags.count("tfoot") == 1
+    assert [a["scope"] for tag, a in table.tags if tag == "th"] == ["col"] * 7 + ["row"] * 4
+    assert "compression ratio 1.00×" in "".join(table.text)
+    region = table.tags[0][1]
+    assert (region["role"], region["tabindex"], region["aria-label"]) == ("region", "0", "Size of LeNet300")
+    assert "color" not in html  # nor background-color: both themes keep their own
+    assert "background" not in html
+
+
+def test_names_are_escaped() -> None:
+    odd = type("<script>", (nn.Sequential,), {})(nn.Linear(2, 2))
+    assert "<script>" not in report(odd, torch.zeros(1, 2))._repr_html_()
+
+
+@pytest.mark.parametrize(("n", "shown"), [(249, "996 bytes"), (250, "1 kB"), (249_900, "1 MB"), (249_000, "996 kB")])
+def test_sizes(n: int, shown: str) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = nn.Parameter(torch.ones(n))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    assert str(report(Holder(), torch.ones(1))).splitlines()[0].endswith(shown)
+
+
+def test_public_names() -> None:
+    assert set(evaluate.__all__) >= {"report", "Report"}
+    assert evaluate.report is report
+
+
+def test_an_operation_of_unknown_cost_is_said() -> None:
+    library = torch.library.Library("prunelab_report_test", "DEF")
+    library.define("mystery(Tensor x) -> Tensor")
+    library.impl("mystery", lambda x: x.clone(), "CompositeExplicitAutograd")
+
+    class Custom(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.prunelab_report_test.mystery(x)
+
+    r = report(Custom(), torch.ones(2))
+    assert r.uncounted == ("prunelab_report_test::mystery",)
+    assert "not counted in the MACs (unknown operations): prunelab_report_test::mystery" in str(r)

@@ -1,0 +1,254 @@
+"""The forward of a trace leaves no mark on the model, its inputs, or the random state; its errors say what to do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunelab.trace import trace
+
+
+class Nuisance(nn.Module):
+    """Does in its forward all that a forward should not: draws, updates buffers and rebinds them, works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(3))
+        self.register_buffer("cache", torch.full((2,), float("nan")))
+        self.fail = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls[0] += 1
+        self.cache = torch.cat([self.cache, self.cache])
+        statistics = self.norm.running_mean, self.norm.running_var
+        nn.functional.batch_norm(x, *statistics, training=True)
+        x.add_(torch.randn_like(x))
+        torch.rand(3)
+        if self.fail:
+            raise FloatingPointError("boom")
+        return self.dropout(self.norm(self.linear(x)))
+
+
+def everything(model: nn.Module) -> dict[str, Any]:
+    """All the state that a trace could touch, as comparable values."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {
+        "bytes": {name: tensor.detach().cpu().numpy().tobytes() for name, tensor in tensors.items()},
+        "identity": {name: id(tensor) for name, tensor in tensors.items()},
+        "gradients": {
+            n: None if p.grad is None else (id(p.grad), p.grad.tolist()) for n, p in model.named_parameters()
+        },
+        "modes": [module.training for module in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        "random": torch.get_rng_state().tolist(),
+        "cuda random": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else None,
+        "grad mode": torch.is_grad_enabled(),
+        "fast path": torch.backends.mha.get_fastpath_enabled(),
+    }
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_everything_is_as_it_was(fail: bool, grad: bool, device: torch.device) -> None:
+    model = Nuisance().to(device)
+    model.linear(torch.ones(2, 4, device=device)).sum().backward()
+    model.train()
+    model.norm.eval()  # a frozen normalisation in a model that trains
+    model.fail = fail
+    x = torch.ones(2, 4, device=device, requires_grad=True)
+    with torch.set_grad_enabled(grad):
+        before = everything(model)
+        if fail:
+            with pytest.raises(FloatingPointError):
+                trace(model, x)
+        else:
+            trace(model, x)
+        assert everything(model) == before
+    assert x.tolist() == [[1.0] * 4] * 2
+    assert x.grad is None
+
+
+def test_the_forward_runs_in_evaluation_mode() -> None:
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((self.training, torch.is_grad_enabled()))
+            return x
+
+    trace(nn.Sequential(Spy()).train(), torch.ones(1))
+    assert seen == [(False, False)]
+
+
+def test_eval_and_train_of_the_model_are_not_called() -> None:
+    """Adapters merge their weights in `train`: a trace must not."""
+
+    class Merging(nn.Linear):
+        def train(self, mode: bool = True) -> nn.Module:
+            raise AssertionError("called")
+
+    assert trace(Merging(4, 3), torch.ones(1, 4)).macs == 12
+
+
+def test_a_graph_that_saved_a_buffer_still_goes_back() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    loss = model(torch.ones(2, 4)).sum()
+    trace(model, torch.ones(2, 4))
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (torch.ones(2, 4), torch.ones(2, 4)),
+        {"a": torch.ones(2, 4), "b": torch.ones(2, 4)},
+        (torch.ones(2, 4), [torch.ones(2, 4)]),
+        (torch.ones(2, 4), {"b": (torch.ones(2, 4), None, "text")}),
+    ],
+    ids=["tuple", "dict", "nested list", "nested dict"],
+)
+def test_forms_of_example_inputs(inputs: Any, device: torch.device) -> None:
+    """Every tensor reaches the model on the model's device, also from inside a container."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, a: Tensor, b: Any) -> Tensor:
+            while not isinstance(b, Tensor):
+                b = b["b"] if isinstance(b, dict) else b[0]
+            return self.linear(a) + self.linear(b)
+
+    record = trace(Two().to(device), inputs)
+    assert record.macs == 2 * 2 * 12
+    assert [value.shape for value in record.inputs] == [(2, 4), (2, 4)]
+
+
+def test_a_model_without_parameters(device: torch.device) -> None:
+    record = trace(nn.Flatten(), torch.ones(2, 3, 4, device=device))
+    assert (record.macs, dict(record.parameters)) == (0, {})
+
+
+def test_a_model_on_the_meta_device() -> None:
+    record = trace(nn.Linear(4, 3, device="meta"), torch.ones(2, 4))
+    assert record.macs == 24
+    with pytest.raises(ValueError, match=r"weight.*no values.*\.macs can"):
+        record.nonzero_macs  # noqa: B018
+
+
+def test_a_fake_model() -> None:
+    with torch._subclasses.FakeTensorMode():
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        assert trace(model, torch.ones(2, 4)).macs == 24
+
+
+def test_inside_other_modes() -> None:
+    model, x = nn.Linear(4, 3), torch.ones(2, 4)
+    with FlopCounterMode(display=False) as counter:
+        assert trace(model, x).macs == 24
+    assert counter.get_total_flops() == 48
+
+    class Tracing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert trace(model, x).macs == 24
+            return x
+
+    trace(Tracing(), x)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([torch.ones(2, 4)], r"not list; write tuple\(inputs\)"),
+        (np.ones((2, 4)), r"not ndarray; convert it with torch.as_tensor"),
+        (None, r"not NoneType; .*write \(inputs,\)"),
+        ({0: torch.ones(2, 4)}, r"key must be a string, not 0"),
+    ],
+    ids=["list", "array", "nothing", "number as key"],
+)
+def test_other_example_inputs_are_refused(inputs: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        trace(nn.Linear(4, 3), inputs)
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, not function"):
+        trace(lambda x: x, torch.ones(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_module_is_refused_and_stays_lazy() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"'0.weight' has no values yet"):
+        trace(model, torch.ones(2, 4))
+    assert isinstance(model[0], nn.LazyLinear)
+
+
+def notes(error: BaseException) -> str:
+    return "\n".join(getattr(error, "__notes__", []))
+
+
+def test_an_error_of_the_model_says_where() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Linear(5, 2)))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        trace(model, torch.ones(2, 4))
+    assert "the module '1.0' of Sequential" in notes(caught.value)
+    assert "forward(torch.float32 (2, 4))" in notes(caught.value)
+
+
+def test_a_call_that_does_not_fit_the_signature_says_how_it_was_made() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword") as caught:
+        trace(nn.Linear(4, 3), {"x": torch.ones(2, 4)})
+    assert "forward(x=torch.float32 (2, 4)); a tuple holds positional" in notes(caught.value)
+
+
+def test_an_error_that_the_model_handles_is_no_error() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrong, self.right = nn.Linear(5, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.wrong(x)
+            except RuntimeError:
+                return self.right(x)
+
+    record = trace(Careful(), torch.ones(2, 4))
+    assert [op.module for op in record.ops if op.macs] == ["right"]
+
+
+def wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    yield torch.compile(model, backend="eager")
+    yield nn.DataParallel(model)
+
+
+def test_wrapped_models_are_traced_under_their_own_names() -> None:
+    for wrapped in wrappers(nn.Sequential(nn.Linear(4, 3))):
+        assert list(trace(wrapped, torch.ones(2, 4)).parameters) == ["0.weight", "0.bias"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_part_is_traced() -> None:
+    scripted = torch.jit.script(nn.Linear(4, 3))
+    record = trace(nn.Sequential(nn.Linear(4, 4), scripted), torch.ones(2, 4))
+    assert record.macs == 2 * (16 + 12)
+
+
+def test_a_traced_model_can_still_be_copied_and_trained(device: torch.device) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).to(device)
+    trace(model, torch.ones(2, 4))
+    twin = copy.deepcopy(model)
+    twin(torch.randn(5, 4, device=device)).sum().backward()
+    assert twin[0].weight.grad is not None
