@@ -43,7 +43,7 @@ floats = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.0, 1e-7, float("inf
     dtypes=st.lists(st.sampled_from(DTYPES), min_size=4, max_size=4),
     fraction=st.floats(0, 1),
     magnitude=st.booleans(),
-    sizes=st.sampled_from([(1, 4), (3, 1), (7, 8), (1 << 16, 1 << 16)]),
+    sizes=st.sampled_from([(1, 0.5), (3, 0.1), (7, 1), (1 << 16, 3)]),
     on_device=st.booleans(),
 )
 def test_equals_a_stable_sort(
@@ -51,7 +51,7 @@ def test_equals_a_stable_sort(
     dtypes: list[torch.dtype],
     fraction: float,
     magnitude: bool,
-    sizes: tuple[int, int],
+    sizes: tuple[int, float],
     on_device: bool,
 ) -> None:
     values = [torch.tensor(one, dtype=dtype) for one, dtype in zip(lists, dtypes, strict=False)]
@@ -81,7 +81,7 @@ def test_large_tensors(dtype: torch.dtype, magnitude: bool, sparsity: float, dev
 
 def test_an_adversarial_sample_only_costs_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     # The sample takes every third value; those are all huge, so the bracket lies far above the threshold.
-    monkeypatch.setattr(selection, "_SAMPLE", 1000)
+    monkeypatch.setattr(selection, "_SAMPLE", 5)
     values = torch.rand(3000)
     values[1::3] += 1000
     assert_same([values], 1500, magnitude=True)
