@@ -34,9 +34,9 @@ def build(root: Path, *, force: bool = False) -> bool:
     if before == now and html_folder(root).joinpath("index.html").is_file() and not force:
         return False
     _stamp(root).unlink(missing_ok=True)
-    # Sphinx copies no static file while no page is out of date, and does not know what our extension writes.
-    site_changed = before is not None and before["site"] != now["site"]
-    everything = ["--all"] if force or site_changed else []
+    # Sphinx copies no static file while no page is out of date, does not know what our extension writes, and reports
+    # the warnings of a page only when it reads it: after a build that failed it would find nothing to complain about.
+    everything = ["--all"] if force or before is None or before["site"] != now["site"] else []
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(root), "-W", "--keep-going", *everything]
     if subprocess.run(command, cwd=root, env=_environment(), check=False).returncode:
         raise BuildError("the book did not build without warnings; they are listed above, each with its file and line")
@@ -47,9 +47,10 @@ def build(root: Path, *, force: bool = False) -> bool:
 def fingerprint(root: Path) -> dict[str, str]:
     """Hashes of all that the book is made of: `site`, what writes the pages, and `content`, what is on them."""
     site = [root / "_config.yml", root / "vendor" / "stamp.json", *_files(root / "prunelab" / "site")]
+    site += _files(root / "benchmarks" / "results")
     content = [root / "_toc.yml", root / "references.bib", root / "constraints.txt"]
     library = (path for path in _files(root / "prunelab") if root / "prunelab" / "site" not in path.parents)
-    content += [*_files(root / "book"), *library, *_files(root / "benchmarks" / "results")]
+    content += [*_files(root / "book"), *library]
     return {"site": _digest(root, site), "content": _digest(root, content)}
 
 

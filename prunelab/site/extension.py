@@ -8,12 +8,17 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import prunelab
-from prunelab.site import buttons, offline
+from prunelab.site import buttons, card, offline, stale
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     # The kernels that execute the chapters inherit this: `lab.explore` then draws what a page without a kernel needs.
     os.environ["PRUNELAB_BUILD"] = "1"
+    drop = (card.skip, None)
+    app.add_node(card.card, html=(card.visit, card.depart), latex=drop, text=drop, man=drop, texinfo=drop)
+    app.connect("env-get-outdated", stale.find_stale)
+    app.connect("env-updated", stale.remember)
+    app.connect("doctree-read", card.place)
     app.connect("config-inited", buttons.offer_launchers, priority=900)
     # The theme makes its own buttons at priority 501.
     app.connect("html-page-context", buttons.name_notebook, priority=450)
