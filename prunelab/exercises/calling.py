@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dis
 import inspect
+import io
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +37,35 @@ class Case:
     arguments: dict[str, Any]
 
 
+class _Limited(io.TextIOBase):
+    """Passes on what a learner's function prints, up to a limit: it is called many times, on large tensors."""
+
+    def __init__(self, stream: TextIO, limit: int = 4000) -> None:
+        self._stream = stream
+        self._left = limit
+
+    def write(self, text: str) -> int:
+        if self._left > 0:
+            self._stream.write(text[: self._left])
+            if len(text) > self._left:
+                self._stream.write("… (the rest of the output is not shown)\n")
+            self._left -= len(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def try_cases(answer: Any, cases: Sequence[Case], judge: Callable[..., None], *, name: str) -> None:
     """Call the learner's function `name` on each case; `judge(result, **arguments)` raises `Wrong` or returns."""
     _require_function(answer, name)
-    for case in cases:
-        result = ask(answer, case, name=name)
-        try:
-            judge(result, **copy.deepcopy(case.arguments))
-        except Wrong as finding:
-            raise Wrong(finding.reason, case=case.about, arguments=case.arguments) from None
+    with contextlib.redirect_stdout(_Limited(sys.stdout)):
+        for case in cases:
+            result = ask(answer, case, name=name)
+            try:
+                judge(result, **copy.deepcopy(case.arguments))
+            except Wrong as finding:
+                raise Wrong(finding.reason, case=case.about, arguments=case.arguments) from None
 
 
 def ask(function: Callable[..., Any], case: Case, *, name: str) -> Any:

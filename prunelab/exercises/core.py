@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +40,8 @@ class Progress:
     passed: bool = False
 
     def __str__(self) -> str:
-        state = "passed" if self.passed else f"{self.attempts} tried" if self.attempts else "not attempted"
+        tried = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        state = "passed" if self.passed else tried if self.attempts else "not attempted"
         hints = f", hints used: {self.hints}" if self.hints else ""
         return f"{state}{hints}{', solution shown' if self.solution_shown else ''}"
 
@@ -74,6 +75,7 @@ class Question:
 
     name: as the chapter calls it ("q2"). answer: the name of the function or value that `check` wants.
     examine: gets the answer and returns if it is right, else raises a `Finding`. It never changes the answer.
+    failed: the arguments of the call that the last check failed on, to repeat it: `my_function(**ex.q2.failed)`.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Question:
     material: Material
     examine: Callable[[Any], None]
     progress: Progress = field(default_factory=Progress, init=False)
+    failed: Mapping[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def starter(self) -> str:
@@ -103,6 +106,7 @@ class Question:
             self.examine(answer)
         except Finding as finding:
             return self._verdict(finding)
+        self.failed = {}
         self.progress.attempts += 1
         self.progress.passed = True
         return Verdict(Status.PASS, self._heading, self.material.takeaway)
@@ -145,25 +149,25 @@ class Question:
         return Card(self.kind, self._heading, f"{self.task}\n\nState: {self.progress}. {calls}")
 
     def _verdict(self, finding: Finding) -> Verdict:
+        self.failed = finding.arguments
         if not isinstance(finding, NotAttempted):
             self.progress.attempts += 1
-        left = len(self.material.hints) - self.progress.hints
-        advice = (
-            f"`{self._call}.hint()` helps ({_count(left)} left)."
-            if left
-            else f"`{self._call}.hint()` repeats the last."
-        )
-        if isinstance(finding, NotAttempted):
-            advice = ""
         return Verdict(
             finding.status,
             self._heading,
             finding.reason,
             case=finding.case,
             trace=finding.trace,
-            advice=advice,
+            advice="" if isinstance(finding, NotAttempted) else self._advice(),
             arguments=finding.arguments,
         )
+
+    def _advice(self) -> str:
+        repeat = f"`{self.answer}(**{self._call}.failed)` repeats this call. " if self.failed else ""
+        left = len(self.material.hints) - self.progress.hints
+        if left:
+            return f"{repeat}`{self._call}.hint()` helps ({_count(left)} left)."
+        return f"{repeat}`{self._call}.solution()` shows a solution."
 
 
 def _count(hints: int) -> str:

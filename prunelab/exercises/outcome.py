@@ -56,7 +56,7 @@ class Wrong(Finding):
 class Verdict:
     """The outcome of one check. True exactly when the answer passed; shows itself as text or as HTML.
 
-    `arguments` repeats the call that failed: `my_function(**verdict.arguments)`. It is empty otherwise.
+    `arguments` are those of the call that failed, by name; empty where no call was to blame.
     """
 
     status: Status

@@ -10,6 +10,7 @@ import html
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import zip_longest
 
 __all__ = ["ACCENTS", "Card", "html_of", "text_of"]
 
@@ -54,7 +55,8 @@ def text_of(body: str) -> str:
 
 
 def html_of(body: str) -> str:
-    """The body as HTML. Blank lines part paragraphs, lines indented by four are code, `backticks` are code in a line.
+    """The body as HTML. Blank lines part paragraphs, lines indented by four are code, `backticks` are code in a line,
+    *stars* stress a word.
 
     >>> html_of("a < `b`")
     '<p style="margin:0.3em 0">a &lt; <code style="background:transparent;color:inherit;">b</code></p>'
@@ -68,7 +70,11 @@ def html_of(body: str) -> str:
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", rf'<code style="{_PLAIN}">\1</code>', html.escape(text))
+    # Every second piece stands between backticks. A lone backtick is just a character.
+    pieces = re.split(r"`([^`]+)`", html.escape(text))
+    prose = [re.sub(r"(?<!\w)\*([^\s*]+)\*(?!\w)", r"<em>\1</em>", piece) for piece in pieces[::2]]
+    code = [f'<code style="{_PLAIN}">{piece}</code>' for piece in pieces[1::2]]
+    return "".join(piece for pair in zip_longest(prose, code, fillvalue="") for piece in pair)
 
 
 def _blocks(body: str) -> list[tuple[str, bool]]:
