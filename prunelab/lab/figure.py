@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from base64 import b64encode
 from io import BytesIO
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from prunelab.lab.extras import lab_extra
 
@@ -63,19 +63,30 @@ class Picture(Figure):
 
     Attributes:
         prunelab_alt: what the picture says, for those who do not see it.
+        prunelab_caption: what to look for in it, shown below the picture in a notebook; plain text.
     """
 
     prunelab_alt: str
+    prunelab_caption: str = ""
 
     def __init__(self, *args: Any, alt: str = "", **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.prunelab_alt = alt
 
+    def captioned(self, caption: str) -> Self:
+        """The same picture with a caption, for the last line of a cell."""
+        self.prunelab_caption = caption
+        return self
+
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         png, (width, height) = to_png(self)
+        shown = img(png, self.prunelab_alt, width, height)
+        if self.prunelab_caption:
+            caption = f"<figcaption>{html.escape(self.prunelab_caption)}</figcaption>"
+            shown = f'<figure class="prunelab-figure-captioned" style="margin:0">{shown}{caption}</figure>'
         # HTML first, because only it carries the alt text into a page; the bare PNG is for LaTeX and plain viewers.
         bundle = {
-            "text/html": img(png, self.prunelab_alt, width, height),
+            "text/html": shown,
             "image/png": b64encode(png).decode(),
             "text/plain": f"[figure: {self.prunelab_alt}]",
         }
@@ -124,6 +135,7 @@ def img(png: bytes, alt: str, width: int, height: int) -> str:
     """The HTML of a PNG: shown at `width` CSS pixels, or as wide as there is room."""
     return (
         f'<img class="prunelab-figure" alt="{html.escape(alt)}" width="{width}" height="{height}" '
-        'style="max-width:100%;height:auto;border-radius:6px" '
+        # Themes pad and darken images on dark pages; a light card needs neither a second card nor other colours.
+        'style="max-width:100%;height:auto;border-radius:6px;padding:0!important;filter:none!important" '
         f'src="data:image/png;base64,{b64encode(png).decode()}">'
     )
