@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from prunelab.lab.figure import Picture
 
 ROWS_SHOWN = 10
 
@@ -47,7 +47,7 @@ class History:
     def __getitem__(self, index: int) -> Epoch:
         return self.epochs[index]
 
-    def plot(self) -> Figure:
+    def plot(self) -> Picture:
         """Loss and accuracy against epoch, as a figure with alt text."""
         from prunelab.lab import plots  # matplotlib is needed by those who look, not by those who train
 
@@ -63,13 +63,13 @@ class History:
         return text + (f"; weights of epoch {self.restored} restored" if self.restored else "")
 
     def _repr_html_(self) -> str:
-        names = ("epoch", "steps", "train loss", "train accuracy", "val loss", "val accuracy")
+        names = ("epoch", "train loss", "train accuracy", "val loss", "val accuracy")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         rows = []
         for record in self._shown():
             numbers = (record.train_loss, record.train_accuracy, record.val_loss, record.val_accuracy)
             label = f"{record.epoch} (restored)" if record.epoch == self.restored else str(record.epoch)
-            cells = "".join(f"<td>{text}</td>" for text in (record.steps, *map(_cell, numbers)))
+            cells = "".join(f"<td>{text}</td>" for text in map(_cell, numbers))
             rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
         caption = f"<caption>{self}</caption>"
         return f'<table class="dataframe">{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

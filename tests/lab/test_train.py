@@ -132,7 +132,7 @@ class Recorder:
 
 def test_masks_hold_from_before_the_first_step_until_the_end() -> None:
     model, masks = tiny(), Recorder()
-    train.fit(model, DIGITS, steps=20, masks=masks, **QUIET)  # type: ignore[arg-type]
+    train.fit(model, DIGITS, steps=20, masks=masks, **QUIET)
     assert masks.calls == ["hold", "release"]
     weight = model.get_submodule("1").weight
     assert not weight[0].any()
@@ -155,7 +155,7 @@ def test_a_run_that_diverges_says_so_and_gives_the_weights_back() -> None:
     sgd = partial(torch.optim.SGD, momentum=0.9)
     masks_arg: object = masks
     with pytest.raises(ValueError, match=r"training loss became (nan|inf) in epoch \d+ \(lr=1e\+20\)"):
-        train.fit(model, DIGITS, epochs=3, lr=1e20, optimizer=sgd, masks=masks_arg, **QUIET)  # type: ignore[arg-type]
+        train.fit(model, DIGITS, epochs=3, lr=1e20, optimizer=sgd, masks=masks_arg, **QUIET)
     assert masks.calls == ["hold", "release"]
     assert model.training
     assert torch.equal(weights(model)[64:], before[64:])
