@@ -1,0 +1,122 @@
+"""What the tests of the built book share: its pages, the server, and a record of what a page does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+ARTIFACTS = ROOT / "artifacts"
+
+
+def pages() -> list[str]:
+    """Every page of the table of contents, and the search page."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    found = [toc["root"]]
+
+    def walk(entry: object) -> None:
+        if isinstance(entry, dict):
+            found.extend([entry["file"]] if "file" in entry else [])
+            for value in entry.values():
+                walk(value)
+        elif isinstance(entry, list):
+            for value in entry:
+                walk(value)
+
+    walk({key: value for key, value in toc.items() if key != "root"})
+    return [*found, "search"]
+
+
+def notebooks() -> list[str]:
+    """The pages with code that runs."""
+    return [page for page in pages() if (HTML / "_sources" / f"{page}.ipynb").is_file()]
+
+
+def missing(what: str) -> None:
+    """Skip with a loud line on somebody's own machine; fail where the tests are the gate."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    warnings.warn(f"BROWSER TESTS SKIPPED: {what}", stacklevel=2)
+    pytest.skip(what)
+
+
+class Watch:
+    """Everything a page did that it should not: requests to others, failed requests, errors."""
+
+    def __init__(self, page: Page, home: str) -> None:
+        self.outside: list[str] = []
+        self.failed: list[str] = []
+        self.errors: list[str] = []
+        self.host = urlsplit(home).netloc
+        page.on("request", lambda request: self._request(request.url))
+        page.on("requestfailed", lambda request: self.failed.append(f"{request.failure} {request.url}"))
+        page.on(
+            "response",
+            lambda answer: self.failed.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None,
+        )
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+
+    def _request(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob", "about") and parts.netloc != self.host:
+            self.outside.append(url)
+
+    def assert_clean(self) -> None:
+        assert self.outside == []
+        assert self.failed == []
+        assert self.errors == []
+
+
+class Served:
+    """A running `prunelab serve`: `home` is the book's address, `token` what opens it."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "prunelab", "serve", "--no-browser", "--port", "0", *options]
+        environment = {key: value for key, value in os.environ.items() if key != "PRUNELAB_BUILD"}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.process.stdout is not None
+        self.said = []
+        for line in self.process.stdout:
+            self.said.append(line)
+            found = re.search(r"(http://\S+/course/)\?token=(\S+)", line)
+            if found:
+                self.home, self.token = found[1], found[2]
+                return
+        raise RuntimeError(f"prunelab serve said {self.said}")
+
+    @property
+    def base(self) -> str:
+        """The server's own address, with the slash."""
+        return self.home.removesuffix("course/")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until formulas are set and every widget of the page is drawn."""
+    page.wait_for_function(
+        """() => {
+            const formulas = document.querySelectorAll('.math').length;
+            const set = document.querySelectorAll('mjx-container').length;
+            const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length;
+            const drawn = document.querySelectorAll('.widget-subarea .jupyter-widgets, .widget-subarea .lm-Widget').length;
+            return document.readyState === 'complete' && set >= formulas && drawn >= views;
+        }"""
+    )

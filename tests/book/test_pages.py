@@ -1,0 +1,72 @@
+"""Every page, as plain files and from the server: complete, and alone with its own host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from helpers_book import Served, Watch, notebooks, pages, settle
+from playwright.sync_api import BrowserContext, Page
+
+pytestmark = [pytest.mark.book, pytest.mark.browser]
+
+Open = Callable[[str], tuple[Page, Watch]]
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_plain_file_server_is_enough(open_page: Open, static_site: str, name: str) -> None:
+    page, watch = open_page(f"{static_site}{name}.html")
+    assert page.title()
+    watch.assert_clean()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_the_server_shows_it_too(live_context: BrowserContext, served: Served, name: str) -> None:
+    page = live_context.new_page()
+    watch = Watch(page, served.home)
+    page.goto(f"{served.home}{name}.html", wait_until="networkidle")
+    settle(page)
+    watch.assert_clean()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_every_picture_says_what_it_shows(open_page: Open, static_site: str, name: str) -> None:
+    page, _ = open_page(f"{static_site}{name}.html")
+    alternatives = page.eval_on_selector_all("main img", "images => images.map(image => [image.src, image.alt])")
+    for source, alternative in alternatives:
+        assert len(alternative) > 10, source
+        assert not alternative.endswith(".png"), f"{source}: the alt text is a file name"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_phone_never_scrolls_a_page_sideways(open_page: Open, static_site: str, name: str) -> None:
+    page, _ = open_page(f"{static_site}{name}.html")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('main *')]
+            .filter(element => element.getBoundingClientRect().right > innerWidth + 1)
+            .map(element => element.tagName + '.' + element.className).slice(0, 5)"""
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, wide
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_the_card_gives_measured_times_and_the_notebook(open_page: Open, static_site: str, name: str) -> None:
+    page, _ = open_page(f"{static_site}{name}.html")
+    card = page.locator(".prune-card")
+    assert card.count() == 1
+    assert "Runs in" in card.inner_text()
+    assert " s on " in card.inner_text() or " min" in card.inner_text()
+    with page.expect_download() as download:
+        card.get_by_role("link", name=".ipynb").click()
+    text = download.value.path().read_text(encoding="utf-8")
+    assert '"nbformat": 4' in text
+    assert '"outputs": []' in text
+
+
+@pytest.mark.parametrize("name", pages())
+def test_no_button_leads_to_a_repository_that_does_not_exist(open_page: Open, static_site: str, name: str) -> None:
+    page, _ = open_page(f"{static_site}{name}.html")
+    links = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+    assert [link for link in links if "executablebooks/jupyter-book" in link or "mybinder.org" in link] == []
