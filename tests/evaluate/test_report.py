@@ -153,6 +153,12 @@ def test_nothing_there() -> None:
     assert "total" in str(r)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_layer_without_inputs() -> None:
+    r = report(nn.Linear(0, 3), torch.zeros(2, 0))
+    assert (r.params, r.macs, r.theoretical_speedup) == (3, 0, 1)
+
+
 def test_nan_and_infinity_are_not_zero() -> None:
     model = nn.Linear(2, 2, bias=False)
     model.weight.data = torch.tensor([[float("nan"), 0.0], [-0.0, float("inf")]])
@@ -280,8 +286,10 @@ def test_as_table() -> None:
 
 
 def test_names_are_escaped() -> None:
-    odd = type("<script>", (nn.Sequential,), {})(nn.Linear(2, 2))
-    assert "<script>" not in report(odd, torch.zeros(1, 2))._repr_html_()
+    odd = type("<script>", (nn.Sequential,), {})(type("<i>", (nn.Linear,), {})(2, 2))
+    html = report(odd, torch.zeros(1, 2))._repr_html_()
+    assert "<script>" not in html
+    assert "<i>" not in html
 
 
 @pytest.mark.parametrize(("n", "shown"), [(249, "996 bytes"), (250, "1 kB"), (249_900, "1 MB"), (249_000, "996 kB")])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunelab.trace import trace
+from prunelab.trace.macs import find_products
 
 
 class Call(nn.Module):
@@ -317,3 +318,34 @@ def test_an_operation_of_unknown_cost_is_named() -> None:
     library.impl("mystery", lambda x: x @ x.mT, "CompositeExplicitAutograd")
     record = trace(Call(torch.ops.prunelab_test.mystery), torch.ones(2, 3))
     assert (record.macs, record.uncounted) == (0, ("prunelab_test::mystery",))
+
+
+def empty(*shape: int) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+ELSEWHERE = {  # operations that only other devices run, called by their schema
+    "cuDNN recurrence": (
+        "aten::_cudnn_rnn",
+        [empty(4, 3, 5), [empty(28, 5), empty(28, 7), empty(28), empty(28), empty(2, 7)], 5],
+        [4 * 3 * 28 * 5, 4 * 3 * 28 * 7, 4 * 3 * 2 * 7],
+    ),
+    "attention with narrow values": (
+        "aten::_scaled_dot_product_efficient_attention",
+        [empty(2, 4, 5, 8), empty(2, 4, 7, 8), empty(2, 4, 7, 6), None, False],
+        [2 * 4 * 5 * 7 * 8, 2 * 4 * 5 * 7 * 6],
+    ),
+    "whole linear": ("aten::linear", [empty(2, 5, 4), empty(6, 4), empty(6)], [2 * 5 * 24]),
+    "whole linear to a number": ("aten::linear", [empty(2, 5, 4), empty(4)], [2 * 5 * 4]),
+    "experts": ("aten::_grouped_mm", [empty(10, 4), empty(3, 4, 5), empty(3)], [10 * 4 * 5]),
+}
+
+
+@pytest.mark.parametrize(("name", "args", "expected"), ELSEWHERE.values(), ids=ELSEWHERE.keys())
+def test_operations_of_other_devices(name: str, args: list[Any], expected: list[int]) -> None:
+    assert [macs for macs, _ in find_products(name, None, args) or []] == expected
+
+
+def test_products_without_a_formula_are_not_taken_for_free() -> None:
+    assert find_products("aten::_native_multi_head_attention", None, []) is None
+    assert find_products("aten::relu", None, []) == []

@@ -165,6 +165,23 @@ def test_parts_of_one_weight_are_counted_apart() -> None:
     assert [op.products[0].nonzero_macs for op in (first, second)] == [0, 12]
 
 
+@pytest.mark.parametrize("f", [lambda w, k: w[:k], lambda w, k: w * (torch.arange(4) < k).float()[:, None]])
+def test_one_count_is_not_taken_for_another(f: Any) -> None:
+    """Views that start at the same place, and temporary weights that get the memory of freed ones."""
+
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4, 4))
+            self.w.data[:, 0] = 0
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [F.linear(x, f(self.w, k)) for k in (1, 2, 3)]
+
+    record = trace(Growing(), torch.ones(1, 4))
+    assert [op.products[0].weights[0].nonzero for op in products(record)] == [3, 6, 9]
+
+
 def test_a_product_of_two_weights_is_weighted_by_both() -> None:
     class LowRank(nn.Module):
         def __init__(self) -> None:
