@@ -6,6 +6,7 @@ can tell apart; where several series meet, they also differ in marker and line s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 GAP = 1  # pixels between kernels in a tiled picture
 KEPT, PRUNED, BETWEEN = 2, 1, 0
+PALE = "#dbe4ec"
 
 
 def weights(values: Tensor, *, title: str = "", limit: float | None = None) -> Picture:
@@ -74,20 +76,37 @@ def mask(kept: Tensor, *, title: str = "") -> Picture:
     if kept.dtype != torch.bool:
         raise TypeError(f"kept is a tensor of {kept.dtype}; give the bool mask itself, such as masks['fc1.weight']")
     matrix = _floats(kept, "kept")
-    tiled, gaps = _tile(matrix)
     sparsity = 1 - float(matrix.mean())
     alt = f"{title or 'Mask'}: a {_shape(kept)} mask with sparsity {sparsity:.3f}. {_whole_rows(matrix)}"
-    colours = ListedColormap([FAINT, "#dbe4ec", COLOURS[0]])
-    codes = np.where(gaps, BETWEEN, np.where(tiled > 0, KEPT, PRUNED))
     with style():
-        figure = picture(_height(tiled), alt=alt, layout="compressed")
+        figure = picture(_height(_tile(matrix)[0]), alt=alt, layout="compressed")
         axes = figure.add_subplot()
-        axes.imshow(codes, cmap=colours, vmin=BETWEEN, vmax=KEPT, interpolation="none")
+        _draw_mask(axes, matrix)
         _frame(axes, title, kept.dim())
-        handles = [axes.plot([], [], "s", color=c, markeredgecolor=FAINT)[0] for c in (COLOURS[0], "#dbe4ec")]
+        handles = [axes.plot([], [], "s", color=c, markeredgecolor=FAINT)[0] for c in (COLOURS[0], PALE)]
         figure.legend(
             handles, [f"kept {1 - sparsity:.1%}", f"pruned {sparsity:.1%}"], loc="outside lower center", ncols=2
         )
+    return figure
+
+
+def masks(kept: Mapping[str, Tensor], *, alt: str, columns: int = 3) -> Picture:
+    """Several masks side by side, each under its name: dark where kept, pale where pruned.
+
+    Args:
+        kept: title -> bool tensor, (O, I) or (O, I, kH, kW), True = kept.
+        alt: what the pictures show together.
+        columns: how many stand in a row.
+    """
+    rows = math.ceil(len(kept) / columns)
+    with style():
+        figure = picture(1.75 * rows + 0.2, alt=alt, layout="compressed")
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, (title, one) in zip(figure.axes, kept.items(), strict=False):
+            _draw_mask(axes, _floats(one, title))
+            axes.set_title(title)
     return figure
 
 
@@ -233,6 +252,13 @@ def _tile(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shape = (outputs * (high + GAP), inputs * (wide + GAP))
     tiled = np.pad(matrix, pad).transpose(0, 2, 1, 3).reshape(shape)
     return tiled[:-GAP, :-GAP], gaps.transpose(0, 2, 1, 3).reshape(shape)[:-GAP, :-GAP]
+
+
+def _draw_mask(axes: Axes, matrix: np.ndarray) -> None:
+    tiled, gaps = _tile(matrix)
+    codes = np.where(gaps, BETWEEN, np.where(tiled > 0, KEPT, PRUNED))
+    colours = ListedColormap([FAINT, PALE, COLOURS[0]])
+    axes.imshow(codes, cmap=colours, vmin=BETWEEN, vmax=KEPT, interpolation="none")
 
 
 def _height(tiled: np.ndarray) -> float:

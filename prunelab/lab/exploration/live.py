@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prunelab.lab.exploration.grid import Grid, State
-from prunelab.lab.exploration.page import box, slider
+from prunelab.lab.exploration.page import box, sliders
 from prunelab.lab.exploration.panel import Alt, check_alt, compute
 from prunelab.lab.extras import lab_extra
 
@@ -32,7 +32,7 @@ class LiveExploration:
     def __init__(self, fn: Callable[..., Any], grid: Grid, alt: Alt) -> None:
         check_alt(alt, grid)
         self.fn, self.grid, self.alt = fn, grid, alt
-        self.sliders = {axis.name: slider(axis, continuous=False) for axis in grid.axes}
+        self.sliders = sliders(grid, continuous=False)
         self.status, self.result = widgets.HTML(), widgets.HTML()
         self.widget = box([*self.sliders.values(), self.status, self.result])
         self._waiting: asyncio.TimerHandle | None = None
@@ -84,8 +84,10 @@ def _status(text: str) -> str:
 
 
 def _error(error: BaseException) -> str:
-    # Without the first frame, which is ours.
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    # From the reader's function on: how it came to be called is our business.
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("prunelab.lab.exploration"):
+        frames = frames.tb_next
     lines = "".join(traceback.format_exception(type(error), error, frames))
     return (
         f'<div class="prunelab-error" role="alert"><strong>{type(error).__name__}</strong>: {html.escape(str(error))}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from prunelab.lab.exploration.grid import Axis, Grid, State
+from prunelab.lab.exploration.grid import Grid, State
 from prunelab.lab.exploration.panel import Panel
 from prunelab.lab.extras import lab_extra
 
@@ -16,15 +16,15 @@ PRINTED = 24  # small multiples at most: about two pages of paper
 
 # The page's own text colour everywhere: the widgets' colours are made for JupyterLab, and are black on a dark page.
 SCREEN_STYLE = """<style>
-.prunelab-explore{overflow:visible;max-width:100%;color:inherit;
+.prunelab-explore{overflow:visible;padding:0 .25rem;max-width:100%;color:inherit;
  --jp-widgets-color:currentColor;--jp-widgets-label-color:currentColor;--jp-widgets-readout-color:currentColor;
  --jp-ui-font-color1:currentColor;--jp-content-font-color1:currentColor}
 .prunelab-explore .widget-slider,.prunelab-explore .jupyter-widget-slider{width:100%;max-width:36rem;height:auto;
  min-height:2.5rem;flex-wrap:wrap;align-items:center}
 .prunelab-explore .widget-label{color:inherit;font-weight:600;text-align:left;overflow:visible}
-.prunelab-explore .slider-container{min-width:9rem}
+.prunelab-explore .slider-container{min-width:9rem;margin:0 .75rem}
 .prunelab-explore .widget-readout{color:inherit;min-width:3.5rem;width:auto;max-width:none;overflow:visible;
- margin-left:1rem}
+ text-align:left}
 .prunelab-explore .noUi-target{background:none;border:1px solid currentColor;opacity:.9}
 .prunelab-explore .noUi-handle{background:#0072b2!important;border:2px solid #fdfdfc!important;
  box-shadow:0 0 0 1px #0072b2!important;opacity:1}
@@ -51,16 +51,21 @@ PRINT_STYLE = """<style>
 </style><noscript><style>.prunelab-print{display:grid!important}</style></noscript>"""
 
 
-def slider(axis: Axis, *, continuous: bool) -> widgets.SelectionSlider:
-    """A slider over an axis' labels; `index` is the position."""
-    return widgets.SelectionSlider(
-        options=list(axis.labels),
-        description=axis.title,
-        tooltip=axis.title,
-        continuous_update=continuous,
-        style={"description_width": "initial"},
-        layout=widgets.Layout(width="100%"),
-    )
+def sliders(grid: Grid, *, continuous: bool) -> dict[str, widgets.SelectionSlider]:
+    """A slider for each axis, by name, over its labels; `index` is the position."""
+    # One width for all the names, so that the sliders stand in line: about 0.6 em a letter.
+    width = f"{0.6 * max(len(axis.title) for axis in grid.axes) + 0.5:.1f}em"
+    return {
+        axis.name: widgets.SelectionSlider(
+            options=list(axis.labels),
+            description=axis.title,
+            tooltip=axis.title,
+            continuous_update=continuous,
+            style={"description_width": width},
+            layout=widgets.Layout(width="100%"),
+        )
+        for axis in grid.axes
+    }
 
 
 def box(children: Iterable[widgets.Widget]) -> widgets.VBox:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prunelab.lab.exploration.grid import Grid, State
-from prunelab.lab.exploration.page import PRINTED, box, slider, small_multiples
+from prunelab.lab.exploration.page import PRINTED, box, sliders, small_multiples
 from prunelab.lab.exploration.panel import Alt, Panel, check_alt, compute
 from prunelab.lab.extras import lab_extra
 from prunelab.lab.progress import bar
@@ -38,7 +38,7 @@ class StaticExploration:
             )
         self.grid = grid
         self.panels = _precompute(fn, grid, alt, max_bytes)
-        self.sliders = {axis.name: slider(axis, continuous=True) for axis in grid.axes}
+        self.sliders = sliders(grid, continuous=True)
         self.links: list[widgets.Widget] = []
         # One Layout and one style for all leaves: each would otherwise add 1 kB of defaults to the page.
         self._layout, self._style = widgets.Layout(width="100%"), widgets.HTML().style
@@ -112,8 +112,8 @@ def _too_big(panels: dict[State, Panel], states: int, weight: int, max_bytes: in
     before = f" (other explorations on this page already hold {used / 1e6:.2f} MB)" if used else ""
     return (
         f"{done} of the {states} states take {weight / 1e6:.2f} MB, and max_bytes allows the page "
-        f"{max_bytes / 1e6:.2f} MB{before}; of this size about {int(fitting)} states fit. Give fewer values, draw smaller figures (figsize), "
-        "or raise max_bytes"
+        f"{max_bytes / 1e6:.2f} MB{before}; of this size about {int(fitting)} states fit. "
+        "Give fewer values, draw smaller figures (figsize), or raise max_bytes"
     )
 
 
