@@ -6,6 +6,9 @@ NOT ATTEMPTED  ex.q2: The norm of a filter
 The answer is still the stub. Replace the `...` and run it again.
 
 A question has `check(answer)`, `hint()` and `solution()`; they return objects that show themselves as text or HTML.
+Each question is a module that exports STARTER, SOLUTION, WRONG (answers to reject, each with the message it must
+get) and QUESTION; its chapter lists it in `__all__`, and `tests/exercises/test_questions.py` proves all of it.
+
 Importing this package loads neither torch nor numpy; a chapter is loaded when it is first used.
 """
 

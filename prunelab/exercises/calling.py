@@ -56,11 +56,12 @@ class _Limited(io.TextIOBase):
         self._stream.flush()
 
 
-def try_cases(answer: Any, cases: Sequence[Case], judge: Callable[..., None], *, name: str) -> None:
+def try_cases(answer: Any, make_cases: Callable[[], Sequence[Case]], judge: Callable[..., None], *, name: str) -> None:
     """Call the learner's function `name` on each case; `judge(result, **arguments)` raises `Wrong` or returns."""
     _require_function(answer, name)
-    with contextlib.redirect_stdout(_Limited(sys.stdout)):
-        for case in cases:
+    # A default device that the learner has set must not move the inputs: their seeded generators live on the CPU.
+    with contextlib.redirect_stdout(_Limited(sys.stdout)), torch.device("cpu"):
+        for case in make_cases():
             result = ask(answer, case, name=name)
             try:
                 judge(result, **copy.deepcopy(case.arguments))

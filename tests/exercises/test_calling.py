@@ -176,7 +176,7 @@ def test_every_kind_of_input_is_watched(argument):
 def test_a_value_instead_of_a_function_is_told_so():
     for answer in (torch.ones(3), 7, nn.Linear(1, 1)):
         with pytest.raises(Wrong, match=r"needs the function itself.*`check\(f\)`, without calling it"):
-            try_cases(answer, [CASE], lambda result, **_: None, name="f")
+            try_cases(answer, lambda: [CASE], lambda result, **_: None, name="f")
 
 
 def test_every_case_is_judged_and_the_failing_one_named():
@@ -189,7 +189,7 @@ def test_every_case_is_judged_and_the_failing_one_named():
             raise Wrong("no")
 
     with pytest.raises(Wrong) as caught:
-        try_cases(lambda number: number, cases, judge, name="f")
+        try_cases(lambda number: number, lambda: cases, judge, name="f")
     assert judged == [0, 1, 2]
     assert (caught.value.case, caught.value.arguments) == ("case 2", {"number": 2})
 
@@ -200,7 +200,7 @@ def test_prints_are_passed_on_up_to_a_limit(capsys):
         print("x" * 100_000)  # noqa: T201
         return 1
 
-    try_cases(chatty, [CASE, CASE], lambda result, **_: None, name="f")
+    try_cases(chatty, lambda: [CASE, CASE], lambda result, **_: None, name="f")
     out = capsys.readouterr().out
     assert out.startswith("look torch.Size([3])\nxxx")
     assert len(out) < 4100

@@ -139,16 +139,69 @@ def test_half_of_the_filters_on_both_sides_leave_a_quarter():
         "lambda weight: weight.norm(p=1, dim=(1, 2, 3))",
         "lambda weight: torch.stack([kernel.abs().sum() for kernel in weight])",
         "lambda weight: torch.einsum('oikl->o', weight.abs())",
-        "torch.jit.script(norms)",
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_other_solutions_of_q2_pass(source):
-    def norms(weight: torch.Tensor) -> torch.Tensor:
-        return weight.abs().sum((1, 2, 3))
+    assert ex.q2.check(eval(source))
 
-    answer = (lambda weight: norms(weight)) if "jit" in source else eval(source)
-    assert ex.q2.check(answer)
+
+def kernel_by_kernel(weight, sparsity):
+    norms = [(float(kernel.abs().sum()), o, i) for o, row in enumerate(weight) for i, kernel in enumerate(row)]
+    mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+    for _, o, i in sorted(norms)[: round(sparsity * len(norms))]:
+        mask[o, i] = False
+    return mask
+
+
+def by_rank(weight, sparsity):
+    norms = weight.abs().mean((2, 3)).flatten()  # a mean ranks like a sum
+    rank = norms.argsort(stable=True).argsort(stable=True)
+    keep = rank >= round(sparsity * len(norms))
+    return keep.repeat_interleave(weight[0, 0].numel()).reshape(weight.shape)
+
+
+def by_the_library(weight, sparsity):
+    keep = by_rank(weight, sparsity).flatten(2).any(2).flatten()
+    return units.Kernel().mask(keep, weight.shape)
+
+
+@pytest.mark.parametrize("answer", [kernel_by_kernel, by_rank, by_the_library])
+def test_other_solutions_of_q3_pass(answer):
+    assert ex.q3.check(answer)
+
+
+def weight_by_weight(layers, masks):
+    """Each parameter on its own: does it belong to a dead filter, or read one?"""
+    count, before = 0, [False]
+    for layer, mask in zip(layers, masks, strict=True):
+        rows = mask.reshape(len(mask), -1).tolist()
+        dead = [not any(row) for row in rows]
+        for row, gone in zip(rows, dead, strict=True):
+            count += gone and layer.bias is not None
+            count += sum(gone or before[column * len(before) // len(row)] for column in range(len(row)))
+        before = dead
+    return count
+
+
+def by_what_stays(layers, masks):
+    """All parameters, less those of the smaller dense layers."""
+    total = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+    share = 1.0
+    for layer, mask in zip(layers, masks, strict=True):
+        alive = int(mask.flatten(1).any(1).sum())
+        total -= alive * round(share * layer.weight[0].numel()) + (alive if layer.bias is not None else 0)
+        share = alive / len(mask)
+    return total
+
+
+@pytest.mark.parametrize("answer", [weight_by_weight, by_what_stays])
+def test_other_solutions_of_q4_pass(answer):
+    assert ex.q4.check(answer)
+
+
+def test_a_result_on_another_device_is_told_so():
+    verdict = ex.q2.check(lambda weight: weight.abs().sum((1, 2, 3)).to("meta"))
+    assert verdict.message.startswith("The result is on meta, but the input is on cpu.")
 
 
 def test_q1_accepts_any_kind_of_number_and_pair():

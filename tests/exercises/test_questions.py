@@ -112,6 +112,13 @@ def test_a_check_leaves_the_learners_random_state_and_answer_alone(question):
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
+def test_a_default_device_of_the_learners_changes_nothing(question):
+    answer = run(question, question.material.solution)
+    with torch.device("meta"):
+        assert question.check(answer)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize(
     "answer", [3, "text", [], {}, object(), nn.Linear(2, 2), torch.zeros(3), lambda: 1, len, dict, 0.5, {"Weight": 1}]
 )

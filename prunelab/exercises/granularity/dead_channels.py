@@ -103,7 +103,7 @@ def removable(
 
 
 def examine(answer: Any) -> None:
-    try_cases(answer, _cases(), _judge, name="removable")
+    try_cases(answer, _cases, _judge, name="removable")
 
 
 def _judge(found: Any, layers: list[nn.Module], masks: list[Tensor]) -> None:

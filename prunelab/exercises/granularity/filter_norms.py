@@ -80,7 +80,7 @@ MISTAKES = (
 
 
 def examine(answer: Any) -> None:
-    try_cases(answer, _cases(), _judge, name="filter_norms")
+    try_cases(answer, _cases, _judge, name="filter_norms")
 
 
 def _judge(found: Any, weight: Tensor) -> None:

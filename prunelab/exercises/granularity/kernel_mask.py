@@ -156,7 +156,7 @@ MISTAKES = (
         "The sparsity is taken for a percentage. It is a fraction between 0 and 1.",
     ),
     Mistake(
-        _by_count(lambda sparsity, kernels: min(kernels, round(sparsity * 9 * kernels))),
+        lambda weight, sparsity: _wide(_weakest(_norms(weight), round(sparsity * weight.numel())), weight),
         "The number to remove is a fraction of the number of weights; take it of the number of kernels.",
     ),
     Mistake(
@@ -167,7 +167,7 @@ MISTAKES = (
 
 
 def examine(answer: Any) -> None:
-    try_cases(answer, _cases(), _judge, name="kernel_mask")
+    try_cases(answer, _cases, _judge, name="kernel_mask")
 
 
 def _judge(found: Any, weight: Tensor, sparsity: float) -> None:
