@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
@@ -81,9 +81,10 @@ class Watch:
 class Served:
     """A running `prunelab serve`: `home` is the book's address, `token` what opens it."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, **environment: str) -> None:
         command = [sys.executable, "-m", "prunelab", "serve", "--no-browser", "--port", "0", *options]
-        environment = {key: value for key, value in os.environ.items() if key != "PRUNELAB_BUILD"}
+        environment = {**os.environ, **environment}
+        environment.pop("PRUNELAB_BUILD", None)
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -120,3 +121,23 @@ def settle(page: Page) -> None:
             return document.readyState === 'complete' && set >= formulas && drawn >= views;
         }"""
     )
+
+
+def go_live(page: Page) -> None:
+    """Press Live Code and wait for the kernel."""
+    page.get_by_role("button", name="Live Code").first.click()
+    expect(page.locator(".prune-live-bar")).to_have_attribute("data-state", "ready", timeout=30_000)
+
+
+def status(page: Page) -> Locator:
+    """What the bar of the live page says."""
+    return page.locator(".prune-live-status")
+
+
+def run_code(page: Page, code: str, *, wait: bool = True) -> Locator:
+    """Put `code` into the page's first cell and run it; the cell's output."""
+    page.evaluate("code => document.querySelector('.thebe-cell .CodeMirror').CodeMirror.setValue(code)", code)
+    page.get_by_role("button", name="Run cell 1", exact=True).click()
+    if wait:
+        expect(page.locator(".thebe-cell").first).not_to_have_attribute("aria-busy", "true", timeout=60_000)
+    return page.locator(".prune-live-output").first
