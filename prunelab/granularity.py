@@ -101,6 +101,9 @@ class Group(Granularity):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Group({name}={value!r}): a block has a whole number of {name}, at least 1")
 
+    def __repr__(self) -> str:
+        return f"Group({self.rows}, {self.columns})"
+
     def view(self, weight: Tensor, layout: Layout = PLAIN) -> Tensor:
         matrix = _matrix(self, weight, layout)  # (O, C)
         down, across = self._blocks(matrix.shape)
