@@ -15,6 +15,7 @@ from prunelab.site.paths import html_folder
 
 # jupyter-book has no `python -m`; its console script need not be on the PATH.
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_SHOWN = ("Executing notebook", "Executed notebook", "prunelab:", "WARNING", "ERROR")
 _IGNORED = frozenset({"__pycache__", ".ipynb_checkpoints"})
 
 
@@ -38,8 +39,11 @@ def build(root: Path, *, force: bool = False) -> bool:
     # the warnings of a page only when it reads it: after a build that failed it would find nothing to complain about.
     everything = ["--all"] if force or before is None or before["site"] != now["site"] else []
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(root), "-W", "--keep-going", *everything]
-    if subprocess.run(command, cwd=root, env=_environment(), check=False).returncode:
-        raise BuildError("the book did not build without warnings; they are listed above, each with its file and line")
+    if _run(command, root):
+        raise BuildError(
+            "the book did not build without warnings; they are listed above, each with its file and line, "
+            f"and all that was said is in {_log(root).relative_to(root)}"
+        )
     _stamp(root).write_text(json.dumps(now), encoding="utf-8")
     return True
 
@@ -52,6 +56,22 @@ def fingerprint(root: Path) -> dict[str, str]:
     library = (path for path in _files(root / "prunelab") if root / "prunelab" / "site" not in path.parents)
     content += [*_files(root / "book"), *library]
     return {"site": _digest(root, site), "content": _digest(root, content)}
+
+
+def _run(command: list[str], root: Path) -> int:
+    """Run the build, its exit code. Warnings go straight to stderr; of the rest only what takes time is shown."""
+    _log(root).parent.mkdir(exist_ok=True)
+    with (
+        _log(root).open("w", encoding="utf-8") as log,
+        subprocess.Popen(command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None  # it was asked for
+        for line in process.stdout:
+            log.write(line)
+            if any(sign in line for sign in _SHOWN):
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    return process.returncode
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -67,6 +87,10 @@ def _digest(root: Path, paths: list[Path]) -> str:
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _log(root: Path) -> Path:
+    return root / "_build" / "build.log"
 
 
 def _stamp(root: Path) -> Path:

@@ -1,0 +1,64 @@
+# `make serve`: set up, build the book and serve it with live kernels.   `make test`: set up and run every check.
+# Needs git, make and Python >= 3.11. Everything is done again only when what it comes from has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# `make serve ARGS="--port 9000"`
+ARGS ?=
+
+.PHONY: help install book serve check unit browser test clean
+
+help:
+	@echo "make serve    build the course and serve it with live kernels (ARGS=\"--port 9000 --no-browser\")"
+	@echo "make book     build the course only"
+	@echo "make test     run every check: lint, types, build, unit and browser tests"
+	@echo "make check    lint and types           make unit     unit tests"
+	@echo "make browser  tests of the built book  make install  set up .venv only"
+	@echo "make clean    remove what was built (the environment stays)"
+
+install: $(BIN)/.book-installed
+
+book: install
+	@$(BIN)/python -m prunelab build
+
+serve: book
+	@$(BIN)/python -m prunelab serve $(ARGS)
+
+check: $(BIN)/.test-installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+unit: $(BIN)/.test-installed
+	@$(BIN)/python -m pytest --ignore=tests/book
+
+browser: $(BIN)/.browser-looked-for book
+	@$(BIN)/python -m pytest tests/book
+
+# One pytest for the unit and the browser tests, so that its last line counts them all.
+test: check $(BIN)/.browser-looked-for book
+	@$(BIN)/python -m pytest
+
+clean:
+	rm -rf _build artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is %s; name another: make PYTHON=python3.12" % sys.version.split()[0])'
+	@$(PYTHON) -m venv .venv
+
+$(BIN)/.book-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the library and the book's tools into .venv ..."
+	@$(PIP) -e ".[book]"
+	@touch $@
+
+$(BIN)/.test-installed: $(BIN)/.book-installed
+	@echo "installing the test tools into .venv ..."
+	@$(PIP) -e ".[book,test]"
+	@touch $@
+
+# A browser for the tests: the one found here, or one fetched. Without any, they are skipped, or fail where CI=true.
+$(BIN)/.browser-looked-for: $(BIN)/.test-installed
+	@$(BIN)/python tests/book/chromium.py
+	@touch $@
