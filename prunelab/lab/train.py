@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -238,20 +238,13 @@ def _random(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.random.default_generator.manual_seed(seed)
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
-@contextmanager
-def _held(masks: Masks | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    if masks is None:
-        yield
-        return
-    handle = masks.hold(model, optimizer)
-    try:
-        yield
-    finally:
-        handle.release()
+def _held(masks: Masks | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[object]:
+    return masks.hold(model, optimizer) if masks is not None else nullcontext()
 
 
 def _diverged(value: float, epoch: int, lr: float) -> str:

@@ -246,31 +246,27 @@ def test_print_shows_small_multiples_hidden_on_the_screen() -> None:
     assert ".prunelab-print{display:none}" in view.printed
     assert "@media print{.prunelab-print{display:grid!important}}" in view.printed
     assert "<noscript>" in view.printed
-    assert view._repr_html_() == view.printed
     many = frozen(lambda a: f"{a}", a=range(60))
     assert many.printed.count("<figure>") == 24
     assert "24 of 60 results." in many.printed
 
 
-class Display:
-    def __init__(self) -> None:
-        self.bundles: list[dict[str, Any]] = []
-
-    def __call__(self, bundle: dict[str, Any], raw: bool) -> None:
-        assert raw
-        self.bundles.append(bundle)
-
-
-def test_a_page_gets_the_print_version_and_the_widget(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Display()
-    monkeypatch.setattr(static, "display", shown)
+def test_a_page_gets_the_print_version_and_the_widget_in_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     view = frozen(words, a=A, b=B, c=C)
-    view._ipython_display_()
-    plain, widget = shown.bundles
-    assert plain == {"text/html": view.printed, "text/plain": view.text()}
-    view_mime = "application/vnd.jupyter.widget-view+json"
-    assert widget[view_mime]["model_id"] == view.widget.model_id
-    assert widget["text/plain"] == "explore: a (1, 2, 3) × b (ten, twenty) × c (x, y, z, w), 24 states"
+    monkeypatch.setenv("PRUNELAB_BUILD", "1")
+    bundle = view._repr_mimebundle_()
+    assert bundle.keys() == {"text/html", "text/plain"}  # any widget type would be chosen before the HTML
+    printed, _, script = bundle["text/html"].partition('<script type="application/vnd.jupyter.widget-view+json">')
+    assert printed == view.printed
+    assert json.loads(script.removesuffix("</script>"))["model_id"] == view.widget.model_id
+    assert bundle["text/plain"].startswith("explore: a (1, 2, 3) × b (ten, twenty) × c (x, y, z, w), 24 states")
+    assert "a 3, b twenty, c w: <3|20|w>" in bundle["text/plain"]
+
+
+def test_a_static_view_in_jupyterlab_is_a_widget() -> None:
+    view = frozen(words, a=A, b=B, c=C)
+    bundle = view._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == view.widget.model_id
 
 
 def test_a_live_view_appears_before_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import prunelab
 from prunelab.lab import data, models, train
 from prunelab.lab.data import Dataset
 from prunelab.lab.history import Epoch, History
@@ -117,17 +118,17 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def hold(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> SimpleNamespace:
+    @contextmanager
+    def hold(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
         weight = model.get_submodule("1").weight
         self.calls.append("hold")
         weight.data[0] = 0
         hook = optimizer.register_step_post_hook(lambda *_: weight.data[0].zero_())
-
-        def release() -> None:
+        try:
+            yield
+        finally:
             self.calls.append("release")
             hook.remove()
-
-        return SimpleNamespace(release=release)
 
 
 def test_masks_hold_from_before_the_first_step_until_the_end() -> None:
@@ -140,7 +141,6 @@ def test_masks_hold_from_before_the_first_step_until_the_end() -> None:
 
 
 def test_real_masks_hold() -> None:
-    prunelab = pytest.importorskip("prunelab.masks")
     model = tiny()
     keep = torch.rand(16, 64) > 0.5
     train.fit(model, DIGITS, epochs=1, masks=prunelab.Masks({"1.weight": keep}), **QUIET)

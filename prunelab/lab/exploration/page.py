@@ -42,7 +42,7 @@ SCREEN_STYLE = """<style>
 # Hidden on screens, where the sliders are, and shown on paper and where there is no JavaScript to make sliders.
 PRINT_STYLE = """<style>
 .prunelab-print{display:none}
-@media screen{.text_html:has(>.prunelab-print){padding:0!important;margin:0!important;background:none!important}}
+.text_html:has(>.prunelab-print){padding:0!important;background:none!important;color:inherit!important}
 @media print{.prunelab-print{display:grid!important}}
 .prunelab-print{grid-template-columns:repeat(auto-fill,minmax(14rem,1fr));gap:.75rem}
 .prunelab-print>figure{margin:0;break-inside:avoid}

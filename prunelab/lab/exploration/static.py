@@ -10,12 +10,12 @@ from prunelab.lab.exploration.grid import Grid, State
 from prunelab.lab.exploration.page import PRINTED, box, sliders, small_multiples
 from prunelab.lab.exploration.panel import Alt, Panel, check_alt, compute
 from prunelab.lab.extras import lab_extra
-from prunelab.lab.progress import bar
+from prunelab.lab.progress import bar, building
 
 with lab_extra():
     import ipywidgets as widgets
-    from IPython.display import display
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # What the explorations of this page weigh so far. One kernel executes one chapter, so the process is the page.
 _page = {"bytes": 0}
 
@@ -65,13 +65,14 @@ class StaticExploration:
         shown = f'<div class="prunelab-panel">{self.panels[state].full}</div>'
         return widgets.HTML(shown, layout=self._layout, style=self._style)
 
-    def _ipython_display_(self) -> None:
-        # Two outputs: the plain one is in the page itself, so that print and pages without JavaScript have it.
-        display({"text/html": self.printed, "text/plain": self.text()}, raw=True)
-        display({**self.widget._repr_mimebundle_(), "text/plain": repr(self)}, raw=True)
-
-    def _repr_html_(self) -> str:
-        return self.printed
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        view = self.widget._repr_mimebundle_()
+        if not building():  # JupyterLab with live=False: it shows widgets by their own MIME type
+            return {WIDGET_VIEW: view[WIDGET_VIEW], "text/html": self.printed, "text/plain": self.text()}
+        # In a page: one output, because a captioned cell numbers every output as a figure of its own. The version for
+        # print is part of the page, so it is there without JavaScript; the script is what html-manager looks for.
+        script = f'<script type="{WIDGET_VIEW}">{json.dumps(view[WIDGET_VIEW])}</script>'
+        return {"text/html": self.printed + script, "text/plain": self.text()}
 
     def text(self) -> str:
         """Every result in words, one block a state."""
