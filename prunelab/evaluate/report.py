@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunelab.evaluate.table import to_html, to_text
 from prunelab.targets import unwrap
-from prunelab.trace import Op, trace
-from prunelab.trace.recorder import memory_of, parameter_names
+from prunelab.trace import NonzeroCounter, Op, trace
+from prunelab.trace.counts import memory_of
+from prunelab.trace.recorder import parameter_names
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def report(model: nn.Module, example_inputs: Any, dense: nn.Module | None = None
 
     Raises TypeError for other models or inputs, ValueError where the parameters hold no values (meta device, lazy).
 
+    >>> import torch
     >>> model = nn.Linear(3, 2)
     >>> _ = nn.init.ones_(model.weight), nn.init.ones_(model.bias)
     >>> model.weight.data[0] = 0
@@ -124,9 +125,9 @@ def report(model: nn.Module, example_inputs: Any, dense: nn.Module | None = None
     for role, network in (("model", model), ("dense", dense)):
         if not isinstance(network, nn.Module) and (network is not None or role == "model"):
             raise TypeError(f"{role} must be a torch.nn.Module, not {type(network).__name__}")
-    _refuse_meta(model)
-    record = trace(model, example_inputs)
-    layers = _layers(unwrap(model), record.ops)
+    counter = NonzeroCounter(model)
+    record = trace(model, example_inputs, nonzero=counter)
+    layers = _layers(unwrap(model), record.ops, counter)
     params = sum(layer.params for layer in layers)
     return Report(
         model=type(unwrap(model)).__name__,
@@ -142,16 +143,7 @@ def report(model: nn.Module, example_inputs: Any, dense: nn.Module | None = None
     )
 
 
-def _refuse_meta(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(
-                f"{name!r} is on the meta device and holds no values, so its nonzero parameters cannot be counted; "
-                "load the weights first, or read prunelab.trace.trace(model, example_inputs).macs"
-            )
-
-
-def _layers(model: nn.Module, ops: Iterable[Op]) -> tuple[Layer, ...]:
+def _layers(model: nn.Module, ops: Iterable[Op], counter: NonzeroCounter) -> tuple[Layer, ...]:
     """One row for each module with parameters or products; the rows add up to the whole."""
     names = parameter_names(model)
     params: Counter[str] = Counter()
@@ -162,7 +154,7 @@ def _layers(model: nn.Module, ops: Iterable[Op]) -> tuple[Layer, ...]:
             holders[names[id(parameter)]].append(path)
             if holders[names[id(parameter)]] == [path]:
                 params[path] += parameter.numel()
-                nonzero[path] += int(torch.count_nonzero(parameter))
+                nonzero[path] += counter.count(parameter)
     macs: Counter[str] = Counter()
     parts: defaultdict[str, list[float]] = defaultdict(list)
     for op in ops:

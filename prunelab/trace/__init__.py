@@ -4,8 +4,9 @@
 it was. The MAC counter (`prunelab.evaluate`) reads it.
 """
 
+from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, undisturbed
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
 from prunelab.trace.recorder import trace
 
-__all__ = ["Op", "Product", "Trace", "Value", "Weight", "call_arguments", "trace", "undisturbed"]
+__all__ = ["NonzeroCounter", "Op", "Product", "Trace", "Value", "Weight", "call_arguments", "trace", "undisturbed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -83,12 +83,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     fused paths that hide a whole layer in one operation are off. Raises ValueError for a lazy module not yet run.
     """
     _refuse_lazy(model)
-    cuda = sorted({t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"})
+    modules = list(model.modules())
+    tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
+    cuda = {t.device.index for t in tensors if t.device.type == "cuda"}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_evaluation(model))
-        stack.enter_context(_same_buffers(model))
+        stack.enter_context(_evaluation(modules))
+        stack.enter_context(_same_buffers(modules))
         stack.enter_context(_no_fast_path())
         yield
 
@@ -100,9 +102,9 @@ def _refuse_lazy(model: nn.Module) -> None:
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def _evaluation(modules: Iterable[nn.Module]) -> Iterator[None]:
     # The flag alone: `model.eval()` may be overridden with side effects (some adapters merge their weights in it).
-    flags = [(module, module.training) for module in model.modules()]
+    flags = [(module, module.training) for module in modules]
     try:
         for module, _ in flags:
             module.training = False
@@ -113,9 +115,9 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
+def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put back the content of each buffer, and the buffer itself where the forward bound another one to its name."""
-    bound = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    bound = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()]
     real = (b for _, _, b in bound if b is not None and not b.is_meta and not isinstance(b, FakeTensor))
     contents = {id(b): (b, b.detach().clone()) for b in real}
     try:

@@ -26,7 +26,7 @@ class Weight:
     normalised weight, ...
 
     `names` are the parameters that it was computed from; `size` and `nonzero` count the elements of the operand as the
-    operation read it (`nonzero` is None where there is no data: meta and fake tensors).
+    operation read it (`nonzero` is None where the trace was not asked to count).
     """
 
     names: tuple[str, ...]
@@ -43,14 +43,14 @@ class Product:
 
     @property
     def nonzero_macs(self) -> float:
-        """The multiply-adds weighted by each weight's fraction of nonzero elements. Raises ValueError without data."""
+        """The multiply-adds weighted by each weight's fraction of nonzero elements. ValueError if not counted."""
         if self.macs == 0:
             return 0.0
         nonzero = [w.nonzero for w in self.weights if w.nonzero is not None]
         if len(nonzero) < len(self.weights):
             raise ValueError(
-                f"{self.weights[0].names} has no values (a meta or fake tensor), so its nonzero weights cannot be "
-                "counted; .macs can"
+                f"the nonzero elements of {', '.join(self.weights[0].names)} were not counted; "
+                "trace with nonzero=NonzeroCounter(model)"
             )
         # One division of integers, not a product of rounded fractions: whole numbers stay whole.
         return self.macs * math.prod(nonzero) / math.prod(w.size for w in self.weights)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunelab.targets import unwrap
+from prunelab.trace.counts import NonzeroCounter, memory_of
 from prunelab.trace.forward import call_arguments, device_of, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
@@ -21,13 +21,16 @@ from prunelab.trace.record import Op, Product, Trace, Value, Weight
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
 
-def trace(model: nn.Module, example_inputs: Any) -> Trace:
+def trace(model: nn.Module, example_inputs: Any, nonzero: NonzeroCounter | None = None) -> Trace:
     """Run `model` once on `example_inputs`, in evaluation mode, and record every operation.
 
     `example_inputs` is a tensor, a tuple of positional or a dict of keyword arguments; tensors are copied to the
     model's device. Nothing else is touched: training flags, gradients, buffers, random state, and the inputs
-    themselves are as they were, also when the forward raises. A model on the meta device works: nothing is computed,
-    and nonzero weights are unknown. Names are those of the model inside a `torch.compile` or data-parallel wrapper.
+    themselves are as they were, also when the forward raises. A model on the meta device works: nothing is computed.
+    Names are those of the model inside a `torch.compile` or data-parallel wrapper.
+
+    With `nonzero=NonzeroCounter(model)` the nonzero elements of every weight operand are counted too: one more read of
+    the weights.
 
     Raises TypeError for a model or inputs of another type, ValueError for a lazy module that has not run yet; an
     exception of the model itself passes through, with a note on where it happened.
@@ -44,7 +47,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
     with undisturbed(model):
         args, kwargs = call_arguments(example_inputs, device_of(model))
         names = parameter_names(model)
-        recorder = Recorder((p, names[id(p)]) for p in model.parameters())
+        parameters = list(model.parameters())
+        recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
         inputs = recorder.register((args, kwargs))
         with recorder.following(model), recorder:
             try:
@@ -52,8 +56,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Trace:
             except Exception as error:
                 error.add_note(_where(model, recorder.path_of(error), args, kwargs))
                 raise
-        parameters = {names[id(p)]: recorder.value(p) for p in model.parameters()}
-        return Trace(tuple(recorder.ops), parameters, inputs, tuple(map(recorder.value, _tensors_in(result))))
+        outputs = tuple(map(recorder.value, _tensors_in(result)))
+        return Trace(tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs)
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
@@ -63,32 +67,23 @@ def parameter_names(model: nn.Module) -> dict[int, str]:
     return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named}
 
 
-def memory_of(tensor: Tensor) -> tuple[Any, ...]:
-    """A key that tensors share if and only if they are the same piece of memory (however it is shaped)."""
-    if tensor.layout != torch.strided:
-        return (id(tensor),)
-    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.numel())
-
-
 class Recorder(TorchDispatchMode):
-    """Records every operation that runs while it is active. Holds no tensor but the parameters, and these weakly."""
+    """Records every operation that runs while it is active. Holds no tensor: only weak references."""
 
     supports_higher_order_operators = True
 
-    def __init__(self, parameters: Iterable[tuple[Tensor, str]]) -> None:
+    def __init__(self, parameters: Iterable[tuple[Tensor, str]], nonzero: NonzeroCounter | None = None) -> None:
         super().__init__()
         self.ops: list[Op] = []
         self._path = [""]
         self._raised: tuple[BaseException, str] | None = None
-        self._numbered: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._seen: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
         self._values = 0
         # What each value was computed from: names of parameters (none: constants alone), or None = from the inputs.
         self._sources: dict[int, frozenset[str] | None] = {}
-        self._storages: set[int] = set()
-        self._nonzero: dict[tuple[Any, ...], int] = {}
+        self._nonzero = nonzero
         for parameter, name in parameters:
             self._sources[self.value(parameter).id] = frozenset([name])
-            self._storages.add(memory_of(parameter)[0])
 
     def register(self, inputs: Any) -> tuple[Value, ...]:
         """Mark every tensor among `inputs` as data; returns their values."""
@@ -98,13 +93,18 @@ class Recorder(TorchDispatchMode):
 
     def value(self, tensor: Tensor) -> Value:
         """The tensor's value; a tensor never seen before gets the next id."""
-        known = self._numbered.get(id(tensor))
+        known = self._seen.get(id(tensor))
         # A freed tensor's address is soon another's: the weak reference tells them apart.
-        if known is None or known[0]() is not tensor:
-            known = (weakref.ref(tensor), self._values)
-            self._numbered[id(tensor)] = known
+        if known is not None and known[0]() is tensor:
+            value = known[1]
+            if value.shape == tensor.shape:
+                return value
+            value = Value(value.id, tuple(tensor.shape), tensor.dtype)  # changed in place, by squeeze_ for one
+        else:
+            value = Value(self._values, tuple(tensor.shape), tensor.dtype)
             self._values += 1
-        return Value(known[1], tuple(tensor.shape), tensor.dtype)
+        self._seen[id(tensor)] = (weakref.ref(tensor), value)
+        return value
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -117,24 +117,27 @@ class Recorder(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs) if hasattr(func, "decompose") else NotImplemented
             if parts is not NotImplemented:
                 return parts
-        described = self._describe(args), self._describe(kwargs)
-        sources = [self._sources.get(self.value(tensor).id, frozenset()) for tensor in _tensors_in((args, kwargs))]
+        read: list[Value] = []
+        described = self._describe(args, read), self._describe(kwargs, read)
+        source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
         outputs = tuple(self.value(tensor) for tensor in _tensors_in(result))
-        self._sources.update(dict.fromkeys((value.id for value in outputs), _join(sources)))
+        self._sources.update(dict.fromkeys((value.id for value in outputs), source))
         products = find_products(func.name(), result, args)
         costs = tuple(Product(macs, self._weights(factors)) for macs, factors in products or [])
         self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None))
         return result
 
-    def _describe(self, item: Any) -> Any:
-        """`item` as data: tensors as values, lists as tuples, unknown objects as the name of their type."""
+    def _describe(self, item: Any, values: list[Value]) -> Any:
+        """`item` as data: tensors as values, which are added to `values`, lists as tuples, unknown objects as the name
+        of their type."""
         if isinstance(item, Tensor):
-            return self.value(item)
+            values.append(self.value(item))
+            return values[-1]
         if isinstance(item, tuple | list):
-            return tuple(self._describe(i) for i in item)
+            return tuple([self._describe(i, values) for i in item])
         if isinstance(item, dict):
-            return {key: self._describe(i) for key, i in item.items()}
+            return {key: self._describe(i, values) for key, i in item.items()}
         return item if item is None or isinstance(item, _PLAIN) else f"<{type(item).__name__}>"
 
     def _weights(self, factors: Iterable[Tensor]) -> tuple[Weight, ...]:
@@ -143,20 +146,20 @@ class Recorder(TorchDispatchMode):
         for tensor in factors:
             names = self._sources.get(self.value(tensor).id)
             if names:
-                weights.append(Weight(tuple(sorted(names)), tensor.numel(), self._count_nonzero(tensor)))
+                nonzero = None if self._nonzero is None else self._nonzero.count(tensor)
+                weights.append(Weight(tuple(sorted(names)), tensor.numel(), nonzero))
         return tuple(weights)
 
-    def _count_nonzero(self, tensor: Tensor) -> int | None:
-        if tensor.is_meta or isinstance(tensor, FakeTensor):
-            return None
-        # A recurrent cell reads the same weight at each step: count it once. Only parameters are sure to stay.
-        storage = memory_of(tensor)[0]
-        if storage not in self._storages:
-            return int(torch.count_nonzero(tensor))
-        key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if key not in self._nonzero:
-            self._nonzero[key] = int(torch.count_nonzero(tensor))
-        return self._nonzero[key]
+    def _source_of(self, values: Iterable[Value]) -> frozenset[str] | None:
+        """What a result of `values` is computed from."""
+        names: frozenset[str] = frozenset()
+        for value in values:
+            source = self._sources.get(value.id, names)
+            if source is None:
+                return None
+            if source is not names:
+                names |= source
+        return names
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
@@ -187,15 +190,6 @@ class Recorder(TorchDispatchMode):
     def path_of(self, error: BaseException) -> str:
         """The innermost module that `error` came from, "" for the model itself."""
         return self._raised[1] if self._raised is not None and self._raised[0] is error else ""
-
-
-def _join(sources: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    names: frozenset[str] = frozenset()
-    for source in sources:
-        if source is None:
-            return None
-        names |= source
-    return names
 
 
 def _tensors_in(nested: Any) -> Iterator[Tensor]:

@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from prunelab.trace import Op, Trace, Weight, trace
+from prunelab.trace import NonzeroCounter, Op, Trace, Weight, trace
 
 
 def products(record: Trace) -> list[Op]:
     return [op for op in record.ops if op.macs]
+
+
+def counted(model: nn.Module, inputs: Any) -> Trace:
+    return trace(model, inputs, nonzero=NonzeroCounter(model))
 
 
 def weights(record: Trace) -> list[tuple[str, ...]]:
@@ -110,9 +114,10 @@ def zeroed(weight: Tensor, count: int) -> None:
 
 def test_nonzero_elements_are_those_of_the_operand(device: torch.device) -> None:
     model = nn.Linear(4, 3).to(device)
+    nn.init.ones_(model.weight)
     zeroed(model.weight, 5)
     model.weight.data[2, 3] = float("nan")
-    (op,) = products(trace(model, torch.ones(2, 4)))
+    (op,) = products(counted(model, torch.ones(2, 4)))
     assert op.products[0].weights == (Weight(("weight",), 12, 7),)
     assert op.products[0].nonzero_macs == 14
 
@@ -121,13 +126,13 @@ def test_nonzero_elements_of_computed_weights() -> None:
     """Masks of torch.nn.utils.prune and parametrizations: what the product reads, not what the parameter holds."""
     pruned = nn.Linear(4, 3)
     prune.custom_from_mask(pruned, "weight", torch.tensor([[1.0], [0.0], [1.0]]).expand(3, 4))
-    record = trace(pruned, torch.ones(1, 4))
+    record = counted(pruned, torch.ones(1, 4))
     assert weights(record) == [("weight_orig",)]
     assert (record.macs, record.nonzero_macs) == (12, 8)
 
     normed = parametrizations.weight_norm(nn.Linear(4, 3))
     normed.parametrizations.weight.original0.data[1] = 0
-    record = trace(normed, torch.ones(1, 4))
+    record = counted(normed, torch.ones(1, 4))
     assert weights(record) == [tuple(f"parametrizations.weight.original{i}" for i in (0, 1))]
     assert (record.macs, record.nonzero_macs) == (12, 8)
 
@@ -147,7 +152,7 @@ def test_a_weight_read_at_each_step_counts_at_each_step() -> None:
                 state = self.cell(step, state)
             return state
 
-    record = trace(Loop(), torch.ones(5, 1, 2))
+    record = counted(Loop(), torch.ones(5, 1, 2))
     assert (record.macs, record.nonzero_macs) == (5 * (18 + 27), 5 * (18 + 18))
 
 
@@ -161,7 +166,7 @@ def test_parts_of_one_weight_are_counted_apart() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, ...]:
             return tuple(x @ part for part in self.w.chunk(2, dim=1))
 
-    first, second = products(trace(Halves(), torch.ones(1, 4)))
+    first, second = products(counted(Halves(), torch.ones(1, 4)))
     assert [op.products[0].nonzero_macs for op in (first, second)] == [0, 12]
 
 
@@ -178,7 +183,7 @@ def test_one_count_is_not_taken_for_another(f: Any) -> None:
         def forward(self, x: Tensor) -> list[Tensor]:
             return [F.linear(x, f(self.w, k)) for k in (1, 2, 3)]
 
-    record = trace(Growing(), torch.ones(1, 4))
+    record = counted(Growing(), torch.ones(1, 4))
     assert [op.products[0].weights[0].nonzero for op in products(record)] == [3, 6, 9]
 
 
@@ -192,9 +197,48 @@ def test_a_product_of_two_weights_is_weighted_by_both() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x @ (self.a @ self.b)
 
-    inner, outer = products(trace(LowRank(), torch.ones(1, 4)))
+    inner, outer = products(counted(LowRank(), torch.ones(1, 4)))
     assert inner.products[0].nonzero_macs == 32 * (1 / 2) * (3 / 4)
     assert outer.products[0].nonzero_macs == 16 * (2 * 3) / 16
+
+
+def test_without_a_counter_nothing_is_counted() -> None:
+    record = trace(nn.Linear(4, 3), torch.ones(1, 4))
+    assert products(record)[0].products[0].weights == (Weight(("weight",), 12, None),)
+    with pytest.raises(ValueError, match=r"of weight were not counted; trace with nonzero=NonzeroCounter\(model\)"):
+        record.nonzero_macs  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda w: w,
+        lambda w: w.t(),
+        lambda w: w.reshape(2, 6),
+        lambda w: w[:, ::2],
+        lambda w: w[:, :1].expand(4, 3),
+        lambda w: w[:, 1:2].expand(4, 3),
+        lambda w: w[1:],
+        lambda w: w[:0],
+        lambda w: w[0, 0],
+        lambda w: w.bool(),
+    ],
+)
+def test_a_counter_counts_each_view_for_itself(view: Any) -> None:
+    model = nn.Linear(3, 4, bias=False)
+    model.weight.data = torch.arange(12.0).view(4, 3) % 3  # the first column is zero
+    counter = NonzeroCounter(model)
+    w = model.weight.detach()
+    for other in (w, w[:, :1].expand(4, 3), w[:2], w[:, ::2]):
+        counter.count(other)
+    assert counter.count(view(w)) == sum(value != 0 for value in view(w).flatten().tolist())
+
+
+def test_a_counter_needs_values() -> None:
+    with pytest.raises(ValueError, match=r"'weight' holds no values.*load the weights first"):
+        NonzeroCounter(nn.Linear(4, 3, device="meta"))
+    with torch._subclasses.FakeTensorMode(), pytest.raises(ValueError, match="holds no values"):
+        NonzeroCounter(nn.Linear(4, 3))
 
 
 def test_values_link_operations() -> None:
