@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def _run(command: list[str], root: Path) -> int:
     ):
         assert process.stdout is not None  # it was asked for
         for line in process.stdout:
+            line = re.sub(r"\x1b\[[0-9;]*m", "", line)
             log.write(line)
             if any(sign in line for sign in _SHOWN):
                 sys.stdout.write(line)

@@ -31,7 +31,8 @@ def offer_launchers(_app: Sphinx, config: Config) -> None:
     options = config.html_theme_options
     if not repository_url(config):
         options.pop("launch_buttons", None)
-        options["repository_url"] = ""
+        if "repository_url" in options:
+            options["repository_url"] = ""
         return
     given = {key: value for key, value in (options.get("launch_buttons") or {}).items() if value}
     options["launch_buttons"] = {

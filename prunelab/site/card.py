@@ -55,8 +55,9 @@ def place(app: Sphinx, doctree: nodes.document) -> None:
     minutes = chosen.get("minutes_read") or max(1, math.ceil(words / _WORDS_PER_MINUTE))
     node = card(docname=docname, difficulty=str(chosen.get("difficulty", "")), minutes=int(minutes))
     node["module"] = str(chosen.get("module", ""))
-    for label in chosen.get("requires") or []:
-        node += _reference(docname, str(label))
+    labels = chosen.get("requires") or []
+    if labels:
+        node += nodes.paragraph("", "", *_references(docname, [str(label) for label in labels]))
     title.parent.insert(title.parent.index(title) + 1, node)
 
 
@@ -140,8 +141,13 @@ def _notebook_link(docname: str) -> str:
     return f'<a href="{up}_sources/{docname}.ipynb" download="{name}.ipynb">{name}.ipynb</a>'
 
 
-def _reference(docname: str, label: str) -> nodes.Element:
-    """A link to another chapter by its label, titled as that chapter is."""
-    inner = nodes.inline("", label, classes=["xref", "std", "std-ref"])
-    options = {"refdoc": docname, "refdomain": "std", "reftype": "ref", "reftarget": label}
-    return addnodes.pending_xref("", inner, refexplicit=False, refwarn=True, **options)
+def _references(docname: str, labels: list[str]) -> list[nodes.Node]:
+    """Links to other chapters by their labels, each titled as its chapter is, with a dot between them."""
+    found: list[nodes.Node] = []
+    for label in labels:
+        if found:
+            found.append(nodes.Text(" · "))
+        inner = nodes.inline("", label, classes=["xref", "std", "std-ref"])
+        options = {"refdoc": docname, "refdomain": "std", "reftype": "ref", "reftarget": label}
+        found.append(addnodes.pending_xref("", inner, refexplicit=False, refwarn=True, **options))
+    return found

@@ -1,0 +1,80 @@
+"""Starting the server: a port that can be had, a book that is built, and messages that lead on."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunelab.site.cli import main
+from prunelab.site.paths import NoBookError, find_root
+from prunelab.site.serve import Options, ServeError, free_port, serve
+
+
+def test_a_free_port_is_taken_as_it_is() -> None:
+    port = free_port("127.0.0.1", 0)
+    assert port > 0
+    assert free_port("127.0.0.1", port) == port
+
+
+def test_a_taken_port_names_the_way_out() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port} at 127.0.0.1 cannot be used .*--port {port + 1}.*--port 0"):
+            free_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_does_not_exist(port: int) -> None:
+    with pytest.raises(ServeError, match=f"port {port} does not exist"):
+        free_port("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(ServeError, match=r"192\.0\.2\.1"):  # a documentation address: nobody has it
+        free_port("192.0.2.1", 0)
+
+
+def test_a_book_that_is_not_built(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match=r"the book is not built: .* run `make book` first"):
+        serve(tmp_path, Options(), announce=print)
+
+
+def test_a_root_is_found_from_below(tmp_path: Path) -> None:
+    for name in ("_config.yml", "_toc.yml"):
+        (tmp_path / name).touch()
+    below = tmp_path / "book" / "methods"
+    below.mkdir(parents=True)
+    assert find_root(below) == tmp_path
+
+
+def test_the_checkout_is_the_last_resort(tmp_path: Path) -> None:
+    assert (find_root(tmp_path) / "prunelab" / "site").is_dir()
+
+
+def test_no_book_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunelab.site.paths.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    with pytest.raises(NoBookError, match=r"no book found: .* run this inside a clone"):
+        find_root(tmp_path)
+
+
+def test_the_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("_config.yml", "_toc.yml"):
+        (tmp_path / name).touch()
+    assert main(["--root", str(tmp_path), "serve", "--no-browser"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("prunelab serve: the book is not built")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["prunelab.site.cli", "prunelab.site.server", "prunelab.site.extension"])
+def test_the_site_does_not_import_torch(module: str) -> None:
+    code = f"import sys, {module}; assert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
