@@ -142,6 +142,7 @@ def accuracy_against_sparsity(
     results: pd.DataFrame,
     *,
     dense: Sequence[float] | None = None,
+    arms: Sequence[str] | None = None,
     title: str = "",
     accuracy: str = "accuracy",
 ) -> Picture:
@@ -151,13 +152,17 @@ def accuracy_against_sparsity(
         results: tidy, one row a run, with the columns `arm`, `sparsity` (fraction), `seed` and `accuracy`. Bars are the
             standard deviation over seeds (n - 1), the dense band likewise.
         dense: accuracies of the dense network, one a seed.
+        arms: the order of the arms. Give two pictures the same list, and an arm looks the same in both, even where
+            `results` lacks some of them; by default the order in `results`.
         accuracy: the column to draw, if it has another name.
 
     Raises:
-        ValueError: a column is missing or holds NaN, or an (arm, sparsity, seed) occurs twice.
+        ValueError: a column is missing or holds NaN, an (arm, sparsity, seed) occurs twice, or `arms` lacks an arm.
     """
     _check_results(results, accuracy)
-    arms = list(dict.fromkeys(results["arm"]))
+    arms = list(dict.fromkeys(results["arm"] if arms is None else arms))
+    if missing := set(results["arm"]) - set(arms):
+        raise ValueError(f"results has the arms {sorted(missing)}, which arms={arms} does not name")
     if len(arms) > len(COLOURS):
         raise ValueError(f"{len(arms)} arms, but only {len(COLOURS)} can be told apart; draw fewer in one picture")
     seeds = results["seed"].nunique()
@@ -169,6 +174,8 @@ def accuracy_against_sparsity(
             said.append(_draw_dense(axes, np.asarray(dense, dtype=float)))
         for index, arm in enumerate(arms):
             runs = results[results["arm"] == arm].groupby("sparsity")[accuracy]
+            if not len(runs):
+                continue
             mean, spread = runs.mean(), runs.std().fillna(0.0)
             # A slight shift keeps the bars of arms at the same sparsity from hiding each other.
             shift = (index - (len(arms) - 1) / 2) * 0.004 * np.ptp(results["sparsity"])

@@ -134,3 +134,33 @@ def test_a_transparent_figure_gets_the_light_card() -> None:
 def test_errors_say_what_would_work(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_arm_looks_the_same_in_every_picture_with_the_same_arms() -> None:
+    def lines(results: pd.DataFrame, arms: list[str] | None) -> dict[str, tuple[object, object]]:
+        (axes,) = plots.accuracy_against_sparsity(results, arms=arms).axes
+        return {bars.get_label(): (bars[0].get_color(), bars[0].get_marker()) for bars in axes.containers}
+
+    filters = runs().query("arm == 'filter'")
+    both, alone = lines(runs(), ["weight", "filter"]), lines(filters, ["weight", "filter"])
+    assert set(both) == {"weight", "filter"}
+    assert alone == {"filter": both["filter"]}
+    assert lines(filters, None) == {"filter": both["weight"]}  # without the list it takes the first place
+    with pytest.raises(ValueError, match=r"results has the arms \['weight'\]"):
+        plots.accuracy_against_sparsity(runs(), arms=["filter"])
+
+
+def test_masks_stand_side_by_side_under_their_names() -> None:
+    shown = plots.masks({"one": MASK, "other": ~MASK, "conv": torch.rand(2, 3, 2, 2) > 0.5}, alt="three", columns=2)
+    assert [axes.get_title() for axes in shown.axes] == ["one", "other", "conv", ""]
+    assert [axes.images[0].get_array().shape for axes in shown.axes[:3]] == [(2, 4), (2, 4), (5, 8)]
+    kept = [axes.images[0].get_array() == plots.KEPT for axes in shown.axes[:2]]
+    assert kept[0].tolist() == MASK.tolist()
+    assert kept[1].tolist() == (~MASK).tolist()
+    assert shown.prunelab_alt == "three"
+
+
+def test_a_caption_stands_below_its_picture_and_is_escaped() -> None:
+    bundle, _ = plots.weights(torch.randn(3, 4)).captioned("1 < 2")._repr_mimebundle_()
+    assert "<figcaption>1 &lt; 2</figcaption></figure>" in bundle["text/html"]
+    assert "figcaption" not in plots.weights(torch.randn(3, 4))._repr_mimebundle_()[0]["text/html"]

@@ -33,8 +33,8 @@ STARTER = '''\
 def removable(layers, masks):
     """How many parameters of a chain of layers can be deleted: an int.
 
-    layers: a list of Conv2d (groups=1) and Linear modules, each reading what the one before it made.
-    masks: a list of bool masks, one for each layer's weight and of its shape; True = kept.
+    layers: a list of Conv2d (groups=1) and Linear modules in a chain.
+    masks: a list of bool masks of the layers' weights; True = kept.
     """
     ...'''
 
@@ -42,8 +42,8 @@ SOLUTION = '''\
 def removable(layers, masks):
     """How many parameters of a chain of layers can be deleted: an int.
 
-    layers: a list of Conv2d (groups=1) and Linear modules, each reading what the one before it made.
-    masks: a list of bool masks, one for each layer's weight and of its shape; True = kept.
+    layers: a list of Conv2d (groups=1) and Linear modules in a chain.
+    masks: a list of bool masks of the layers' weights; True = kept.
     """
     count = 0
     dead = torch.zeros(1, dtype=torch.bool)  # the image: nothing of it is dead

@@ -26,12 +26,12 @@ among kernels of the same norm the one that comes first in the weight goes first
 
 STARTER = '''\
 def kernel_mask(weight, sparsity):
-    """Which weights stay if the weakest kernels go: weight (O, I/g, kH, kW) -> bool mask (O, I/g, kH, kW)."""
+    """Which weights stay if the weakest kernels go: a bool mask."""
     ...'''
 
 SOLUTION = '''\
 def kernel_mask(weight, sparsity):
-    """Which weights stay if the weakest kernels go: weight (O, I/g, kH, kW) -> bool mask (O, I/g, kH, kW)."""
+    """Which weights stay if the weakest kernels go: a bool mask."""
     norms = weight.abs().sum(dim=(2, 3)).flatten()  # (O·I/g,): one score a unit
     order = norms.argsort(stable=True)  # stable: ties stay in order of position
     keep = torch.ones_like(norms, dtype=torch.bool)
