@@ -229,9 +229,16 @@ def test_a_counter_counts_each_view_for_itself(view: Any) -> None:
     model.weight.data = torch.arange(12.0).view(4, 3) % 3  # the first column is zero
     counter = NonzeroCounter(model)
     w = model.weight.detach()
-    for other in (w, w[:, :1].expand(4, 3), w[:2], w[:, ::2]):
+    for other in (w, w[:, :1].expand(4, 3), w[:2], w.view(-1)[:8]):
         counter.count(other)
     assert counter.count(view(w)) == sum(value != 0 for value in view(w).flatten().tolist())
+
+
+def test_a_counter_counts_what_is_no_parameter_anew() -> None:
+    """A temporary weight's memory soon holds another."""
+    counter, temporary = NonzeroCounter(nn.Linear(3, 4)), torch.zeros(4, 4)
+    assert counter.count(temporary) == 0
+    assert counter.count(temporary.fill_(1)) == 16
 
 
 def test_a_counter_needs_values() -> None:
@@ -254,6 +261,16 @@ def test_values_link_operations() -> None:
     produced = {value.id for op in record.ops for value in op.outputs}
     known = {value.id for value in (*record.inputs, *record.parameters.values())}
     assert all(value.id in produced | known for op in record.ops for value in op.inputs)
+
+
+def test_a_shape_changed_in_place() -> None:
+    class Squeeze(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 2).squeeze_().relu()
+
+    double, squeeze, relu = trace(Squeeze(), torch.ones(1, 4)).ops
+    assert squeeze.outputs[0].id == double.outputs[0].id
+    assert (squeeze.inputs[0].shape, squeeze.outputs[0].shape, relu.inputs[0].shape) == ((1, 4), (4,), (4,))
 
 
 def test_no_value_is_taken_for_another(device: torch.device) -> None:
