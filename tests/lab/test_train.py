@@ -170,6 +170,16 @@ def test_accuracy_of_a_pair_of_batches_and_by_hand() -> None:
     assert train.accuracy(model, list(DIGITS.batches("test", 100))) == by_hand
 
 
+def test_accuracy_is_measured_in_eval_mode() -> None:
+    model = tiny(dropout=1.0).train()  # in training mode nothing would come through
+    train.fit(model, DIGITS, steps=1, **QUIET)
+    nn.init.zeros_(model[-1].weight)
+    model[-1].weight.data[:, :10] = torch.eye(10)
+    hidden = torch.relu(model[1](DIGITS.val[0].flatten(1)))[:, :10] + model[-1].bias
+    assert train.accuracy(model, DIGITS.val) == (hidden.argmax(1) == DIGITS.val[1]).double().mean().item()
+    assert model.training
+
+
 def test_a_progress_bar_is_silent_while_the_book_is_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,9 @@ SCREEN_STYLE = """<style>
 .prunelab-explore .prunelab-status{font-size:.9em;min-height:1.4em;opacity:.85}
 .prunelab-explore .prunelab-error{border-left:4px solid #d55e00;padding:.25rem .75rem}
 .prunelab-explore .prunelab-error pre{white-space:pre-wrap;max-height:20rem;overflow:auto}
+/* Once the page is live, widgets without a kernel are marked as broken; these need none. */
+.prunelab-static.jupyter-widgets-disconnected::before,
+.prunelab-static .jupyter-widgets-disconnected::before{content:none!important}
 .widget-subarea:has(.prunelab-explore){background:none!important;color:inherit!important;padding:0!important}
 @media print{.prunelab-explore{display:none!important}}
 </style>"""

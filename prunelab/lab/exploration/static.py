@@ -44,6 +44,7 @@ class StaticExploration:
         self._layout, self._style = widgets.Layout(width="100%"), widgets.HTML().style
         self.root = self._stack(())
         self.widget = box([*self.sliders.values(), self.root])
+        self.widget.add_class("prunelab-static")
         self.printed = small_multiples(grid, self.panels)
         self.bytes = len(self.printed) + _weight(self.widget) + sum(map(_weight, self.links))
         if _page["bytes"] + self.bytes > max_bytes:
