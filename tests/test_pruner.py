@@ -313,6 +313,10 @@ def test_inputs_may_be_several_or_named() -> None:
     by_position = prunelab.score(model, Saliency(), data=[((x, scale), y)], loss=mean_square)
     by_name = prunelab.score(model, Saliency(), data=[({"x": x, "scale": scale}, y)], loss=mean_square)
     assert torch.equal(by_position["a.weight"], by_name["a.weight"])
+    loader = torch.utils.data.DataLoader([((a, b), c) for a, b, c in zip(x, scale, y, strict=True)], batch_size=3)
+    torch.testing.assert_close(
+        prunelab.score(model, Saliency(), data=loader, loss=mean_square)["a.weight"], by_name["a.weight"]
+    )
 
 
 def test_a_failing_model_is_left_as_it_was() -> None:

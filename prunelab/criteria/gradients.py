@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from prunelab.trace import call_arguments, device_of, to_device, undisturbed
 
 Batches = Iterable[tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
@@ -17,21 +19,21 @@ def mean_gradients(model: nn.Module, parameters: Sequence[Tensor], data: Batches
     """∂L/∂w for each parameter, of its shape; L is the mean loss over all examples, whatever the batch sizes.
 
     `loss(outputs, targets)` is the mean over a batch; batches count by their number of examples. The model runs in eval
-    mode, on its own device; its mode, gradients, `requires_grad` flags and the random state are restored, also when it
-    raises. A parameter that the loss does not depend on has gradient zero. Half precision is accumulated in float32.
+    mode, on its own device; it and the random state are as they were afterwards, also when it raises. A parameter that
+    the loss does not depend on has gradient zero. Half precision is accumulated in float32.
     """
-    device = parameters[0].device
+    device = device_of(model)
     sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     examples = 0
-    with _untouched(model, parameters), torch.enable_grad():
-        for inputs, targets in batches(data):
-            outputs = call(model, move(inputs, device))
-            value = loss(outputs, move(targets, device))
+    with undisturbed(model), _differentiable(parameters), torch.enable_grad():
+        for inputs, targets in _pairs(data):
+            # A DataLoader turns a tuple of inputs into a list.
+            positional, named = call_arguments(tuple(inputs) if isinstance(inputs, list) else inputs, device)
+            value = loss(model(*positional, **named), to_device(targets, device))
             if not isinstance(value, Tensor) or value.dim() != 0:
-                raise ValueError(
-                    f"loss must return a scalar tensor, the mean over the batch; it returned {value!r:.80}"
-                )
-            count = batch_size(targets, inputs)
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"loss must return a scalar tensor, the mean over the batch; it returned {got}")
+            count = _examples(targets, inputs)
             for total, gradient in zip(sums, torch.autograd.grad(value, parameters, allow_unused=True), strict=True):
                 if gradient is not None:
                     total += gradient * count
@@ -42,56 +44,31 @@ def mean_gradients(model: nn.Module, parameters: Sequence[Tensor], data: Batches
 
 
 @contextmanager
-def _untouched(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Eval mode, gradients on for `parameters`; everything as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
+def _differentiable(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Frozen parameters have gradients inside, and are frozen again outside."""
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            model.eval()
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            yield
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            for module, training in modes.items():
-                module.training = training
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
-def batches(data: Batches) -> Iterator[tuple[Any, Any]]:
-    """The (inputs, targets) pairs of `data`, each checked to be one."""
+def _pairs(data: Batches) -> Iterator[tuple[Any, Any]]:
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise TypeError(f"data must yield (inputs, targets) pairs, not {type(batch).__name__}: {batch!r:.60}")
         yield batch[0], batch[1]
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
-    """model(inputs), where a tuple holds positional and a dict keyword arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
-def move(value: Any, device: torch.device) -> Any:
-    """Every tensor in nested tuples, lists and dicts, moved to the device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: move(item, device) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(move(item, device) for item in value)
-    return value
-
-
-def batch_size(*values: Any) -> int:
-    """The length of the first dimension of the first tensor found."""
+def _examples(*values: Any) -> int:
+    """The length of the first dimension of the first tensor found in nested tuples, lists and dicts; 1 without any."""
     for value in values:
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]
-        inner = list(value.values()) if isinstance(value, dict) else value
+        inner = list(value.values()) if isinstance(value, Mapping) else value
         if isinstance(inner, tuple | list) and inner:
-            return batch_size(*inner)
+            return _examples(*inner)
     return 1

@@ -5,8 +5,20 @@ it was. The MAC counter (`prunelab.evaluate`) reads it.
 """
 
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, to_device, undisturbed
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
 from prunelab.trace.recorder import trace
 
-__all__ = ["NonzeroCounter", "Op", "Product", "Trace", "Value", "Weight", "call_arguments", "trace", "undisturbed"]
+__all__ = [
+    "NonzeroCounter",
+    "Op",
+    "Product",
+    "Trace",
+    "Value",
+    "Weight",
+    "call_arguments",
+    "device_of",
+    "to_device",
+    "trace",
+    "undisturbed",
+]

@@ -49,6 +49,11 @@ def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tu
     )
 
 
+def to_device(item: Any, device: torch.device | None) -> Any:
+    """`item` with each tensor in it, through tuples, lists and dicts, on `device` (None: where it is)."""
+    return _map_tensors(lambda tensor: tensor.to(device=device or tensor.device), item)
+
+
 def _way_out(example_inputs: Any) -> str:
     if isinstance(example_inputs, list):
         return "write tuple(inputs) for several arguments, or (inputs,) where forward takes one list"

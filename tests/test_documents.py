@@ -1,0 +1,71 @@
+"""README and CONTRIBUTING: what they show is run, and comes out as they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_example_prints_what_the_readme_shows() -> None:
+    (code,) = blocks(README, "python")
+    shown = README.split("prints\n\n```\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == shown
+
+
+def test_the_criterion_of_the_guide_works_as_it_says() -> None:
+    import prunelab
+    from prunelab.granularity import Filter
+
+    names: dict = {}
+    exec(blocks(CONTRIBUTING, "python")[0], names)
+    weight = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+    assert names["Spread"]().score(weight, None, None).tolist() == pytest.approx([2**0.5, 0.0])
+    layer = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    masks = prunelab.prune(layer, 0.5, criterion=names["Spread"](), granularity=Filter())
+    assert masks["weight"].tolist() == [[True, True], [False, False]]
+    with pytest.raises(ValueError, match="a unit has one"):
+        prunelab.prune(layer, 0.5, criterion=names["Spread"]())
+
+
+def test_the_exercise_of_the_guide_works_as_it_says() -> None:
+    names: dict = {}
+    exec(blocks(CONTRIBUTING, "python")[1], names)
+    question = names["QUESTION"]
+
+    def answer(source: str) -> object:
+        given = {"torch": torch}
+        exec(source, given)
+        return given["sparsity"]
+
+    assert "attempted" in repr(question.check(answer(names["STARTER"]))).lower()
+    assert question.check(answer(names["SOLUTION"]))
+    for wrong, message in names["WRONG"]:
+        verdict = question.check(answer(wrong))
+        assert not verdict
+        assert re.search(message, repr(verdict))
+
+
+@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_every_path_that_is_named_exists(text: str) -> None:
+    planned = {"prunelab/criteria/spread.py", "tests/criteria/test_spread.py", "book/methods/scope.md"}
+    planned |= {"prunelab/exercises/granularity/sparsity.py"}
+    for path in re.findall(r"`((?:prunelab|book|tests|benchmarks)/[\w/.-]+)`", text):
+        assert path in planned or (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (ROOT / path).exists(), path
