@@ -42,6 +42,11 @@ def notebooks() -> list[str]:
     return [page for page in pages() if (HTML / "_sources" / f"{page}.ipynb").is_file()]
 
 
+def chapters() -> list[str]:
+    """The notebooks that teach: all but the landing page."""
+    return [page for page in notebooks() if page != pages()[0]]
+
+
 def missing(what: str) -> None:
     """Skip with a loud line on somebody's own machine; fail where the tests are the gate."""
     if os.environ.get("CI") == "true":
@@ -134,10 +139,16 @@ def status(page: Page) -> Locator:
     return page.locator(".prune-live-status")
 
 
+def open_cells(page: Page) -> Locator:
+    """The live page's cells that are not folded away."""
+    return page.locator("div.cell:has(.thebe-cell):not(:has(> details:not([open]))):visible")
+
+
 def run_code(page: Page, code: str, *, wait: bool = True) -> Locator:
-    """Put `code` into the page's first cell and run it; the cell's output."""
-    page.evaluate("code => document.querySelector('.thebe-cell .CodeMirror').CodeMirror.setValue(code)", code)
-    page.get_by_role("button", name="Run cell 1", exact=True).click()
+    """Put `code` into the page's first open cell and run it; the cell's output."""
+    cell = open_cells(page).first
+    cell.evaluate("(cell, code) => cell.querySelector('.CodeMirror').CodeMirror.setValue(code)", code)
+    cell.get_by_role("button", name="Run cell").click()
     if wait:
-        expect(page.locator(".thebe-cell").first).not_to_have_attribute("aria-busy", "true", timeout=60_000)
-    return page.locator(".prune-live-output").first
+        expect(cell.locator(".thebe-cell")).not_to_have_attribute("aria-busy", "true", timeout=60_000)
+    return cell.locator(".prune-live-output")

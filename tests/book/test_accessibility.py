@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers_book import ROOT, pages, settle
-from playwright.sync_api import Browser, Page
+from helpers_book import ROOT, Served, chapters, go_live, pages, run_code, settle
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
 
@@ -33,6 +33,28 @@ def test_a_page_has_no_serious_violation(browser: Browser, static_site: str, nam
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     assert violations(page) == []
     page.close()
+
+
+LIVE = """
+from ipywidgets import interact
+from prunelab.lab import explore
+interact(lambda n: n, n=(1, 5))
+explore(lambda a: f"got {a}", a=[1, 2, 3])
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_live_page_has_no_serious_violation(browser: Browser, served: Served, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{served.home}?token={served.token}", wait_until="networkidle")
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
+    settle(page)
+    go_live(page)
+    expect(run_code(page, LIVE)).to_contain_text("got 1")
+    page.wait_for_timeout(300)  # the names of new widgets are given in the next frame
+    assert violations(page) == []
+    context.close()
 
 
 def test_axe_would_find_one(browser: Browser, static_site: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from urllib.request import Request, urlopen
 
 import pytest
-from helpers_book import Served, Watch, go_live, notebooks, run_code, settle, status
+from helpers_book import Served, Watch, chapters, go_live, open_cells, run_code, settle, status
 from playwright.sync_api import BrowserContext, Page, expect
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -32,7 +33,7 @@ ex.q1.check(counts)
 def page(live_context: BrowserContext, served: Served) -> Page:
     """The first chapter, its kernel running."""
     opened = live_context.new_page()
-    opened.goto(f"{served.home}{notebooks()[0]}.html", wait_until="networkidle")
+    opened.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
     settle(opened)
     go_live(opened)
     return opened
@@ -42,12 +43,12 @@ def test_a_cell_runs_and_the_page_says_where(page: Page) -> None:
     output = run_code(page, "import torch\nprint(torch.arange(3).sum().item() + 39)")
     expect(output).to_have_text("42")
     expect(page.locator(".prune-live-device")).to_contain_text("Runs on")
-    expect(status(page)).to_have_text("Cell 1 finished.")
+    expect(status(page)).to_have_text(re.compile(r"Cell \d+ finished\."))
 
 
 def test_what_the_build_printed_stays_until_its_cell_is_run(live_context: BrowserContext, served: Served) -> None:
     page = live_context.new_page()
-    page.goto(f"{served.home}{notebooks()[0]}.html", wait_until="networkidle")
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
     settle(page)
     printed = page.locator("main .cell_output").count()
     assert printed
@@ -64,8 +65,8 @@ def test_the_kernel_belongs_to_the_page_and_starts_in_its_folder(page: Page, ser
     request = Request(f"{served.base}api/sessions", headers={"Authorization": f"token {served.token}"})
     with urlopen(request) as answer:
         paths = [session["path"] for session in json.load(answer)]
-    assert f"{notebooks()[0]}-live.ipynb" in paths
-    folder = notebooks()[0].rpartition("/")[0]
+    assert f"{chapters()[0]}-live.ipynb" in paths
+    folder = chapters()[0].rpartition("/")[0]
     expect(run_code(page, "import os; print(os.getcwd().replace(os.sep, '/'))")).to_contain_text(folder)
 
 
@@ -113,42 +114,43 @@ def test_formulas_pictures_progress_and_widgets_are_drawn(page: Page) -> None:
 
 def test_an_error_is_shown_and_ends_a_run_of_all_cells(page: Page) -> None:
     expect(run_code(page, "1 / 0")).to_contain_text("ZeroDivisionError")
-    expect(status(page)).to_have_text("Cell 1 ended with an error.")
+    expect(status(page)).to_have_text(re.compile(r"Cell \d+ ended with an error\."))
     page.get_by_role("button", name="Run all").click()
-    expect(status(page)).to_have_text("Stopped at cell 1, which ended with an error.")
+    expect(status(page)).to_have_text(re.compile(r"Stopped at cell \d+, which ended with an error\."), timeout=60_000)
 
 
 def test_the_keyboard_is_enough(live_context: BrowserContext, served: Served) -> None:
     page = live_context.new_page()
-    page.goto(f"{served.home}{notebooks()[0]}.html", wait_until="networkidle")
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
     page.get_by_role("button", name="Run this page’s code").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".prune-live-bar")).to_have_attribute("data-state", "ready", timeout=30_000)
-    editor = page.get_by_label("Code of cell 1.")
+    cell = open_cells(page).first
+    editor = cell.get_by_label("Code of cell")
     editor.focus()
     page.keyboard.press("Control+A")
     page.keyboard.type("print('typed ' * 2)")
     page.keyboard.press("Escape")
-    run = page.get_by_role("button", name="Run cell 1", exact=True)
+    run = cell.get_by_role("button", name="Run cell")
     expect(run).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".prune-live-output").first).to_contain_text("typed typed")
+    expect(cell.locator(".prune-live-output")).to_contain_text("typed typed")
     editor.focus()
     page.keyboard.press("Shift+Enter")
-    expect(status(page)).to_have_text("Cell 1 finished.")
+    expect(status(page)).to_have_text(re.compile(r"Cell \d+ finished\."))
 
 
 def test_nothing_leaves_the_machine_while_live(live_context: BrowserContext, served: Served) -> None:
     page = live_context.new_page()
     watch = Watch(page, served.home)
-    page.goto(f"{served.home}{notebooks()[0]}.html", wait_until="networkidle")
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
     settle(page)
     go_live(page)
     expect(run_code(page, EXPLORE)).to_contain_text("1 and 10 in process")
     watch.assert_clean()
 
 
-@pytest.mark.parametrize("name", notebooks())
+@pytest.mark.parametrize("name", chapters())
 def test_a_whole_chapter_runs_live(live_context: BrowserContext, served: Served, name: str) -> None:
     page = live_context.new_page()
     page.goto(f"{served.home}{name}.html", wait_until="networkidle")

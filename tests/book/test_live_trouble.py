@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from urllib.request import Request, urlopen
 
 import pytest
-from helpers_book import Served, Watch, go_live, notebooks, run_code, settle, status
+from helpers_book import Served, Watch, chapters, go_live, open_cells, run_code, settle, status
 from playwright.sync_api import BrowserContext, Page, expect
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -34,7 +35,7 @@ def own_server(book: object) -> Iterator[Callable[..., Served]]:
 def logged_in(context: BrowserContext, server: Served) -> Page:
     page = context.new_page()
     page.goto(f"{server.home}?token={server.token}", wait_until="networkidle")
-    page.goto(f"{server.home}{notebooks()[0]}.html", wait_until="networkidle")
+    page.goto(f"{server.home}{chapters()[0]}.html", wait_until="networkidle")
     settle(page)
     return page
 
@@ -42,7 +43,7 @@ def logged_in(context: BrowserContext, server: Served) -> Page:
 def test_without_a_server_the_page_says_how_to_get_one(
     open_page: Callable[[str], tuple[Page, Watch]], static_site: str
 ) -> None:
-    page, _ = open_page(f"{static_site}{notebooks()[0]}.html")
+    page, _ = open_page(f"{static_site}{chapters()[0]}.html")
     page.get_by_role("button", name="Live Code").first.click()
     expect(status(page)).to_contain_text("make serve")
     expect(bar_button(page, "Reconnect")).to_be_visible()
@@ -90,7 +91,7 @@ def test_interrupt_ends_a_cell_and_keeps_the_variables(context: BrowserContext, 
     run_code(page, "kept = 1")
     run_code(page, "import time\nwhile True: time.sleep(0.1)", wait=False)
     bar_button(page, "Interrupt").click()
-    expect(status(page)).to_have_text("Cell 1 ended with an error.")
+    expect(status(page)).to_have_text(re.compile(r"Cell \d+ ended with an error\."))
     expect(run_code(page, "print('kept' in globals())")).to_have_text("True")
 
 
@@ -102,7 +103,7 @@ def test_a_kernel_that_was_killed_is_noticed_and_replaced(context: BrowserContex
         for session in json.load(answer):
             urlopen(Request(f"{served.base}api/sessions/{session['id']}", headers=headers, method="DELETE")).close()
     expect(status(page)).to_contain_text("The kernel is gone", timeout=30_000)
-    page.get_by_role("button", name="Run cell 1", exact=True).click()
+    open_cells(page).first.get_by_role("button", name="Run cell").click()
     expect(status(page)).to_contain_text("no kernel to run this cell")
     bar_button(page, "Reconnect").click()
     expect(status(page)).to_contain_text("Live.")
@@ -146,5 +147,5 @@ def test_it_works_below_another_path(context: BrowserContext, own_server: Callab
 
 def test_jupyterlab_opens_a_chapter_as_a_notebook(context: BrowserContext, served: Served) -> None:
     page = logged_in(context, served)
-    page.goto(f"{served.base}lab/tree/{notebooks()[0]}.md")
+    page.goto(f"{served.base}lab/tree/{chapters()[0]}.md")
     expect(page.locator(".jp-NotebookPanel .jp-CodeCell").first).to_be_visible(timeout=60_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers_book import Served, Watch, notebooks, pages, settle
+from helpers_book import Served, Watch, chapters, pages, settle
 from playwright.sync_api import BrowserContext, Page
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -51,7 +51,7 @@ def test_a_phone_never_scrolls_a_page_sideways(open_page: Open, static_site: str
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, wide
 
 
-@pytest.mark.parametrize("name", notebooks())
+@pytest.mark.parametrize("name", chapters())
 def test_the_card_gives_measured_times_and_the_notebook(open_page: Open, static_site: str, name: str) -> None:
     page, _ = open_page(f"{static_site}{name}.html")
     card = page.locator(".prune-card")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers_book import Watch, notebooks
+from helpers_book import Watch, chapters
 from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -14,7 +14,7 @@ SHOWN = """explore => [...explore.querySelectorAll('.prunelab-panel')]
     .filter(panel => panel.offsetParent !== null).map(panel => panel.innerHTML).join()"""
 
 
-@pytest.mark.parametrize("name", notebooks())
+@pytest.mark.parametrize("name", chapters())
 def test_every_slider_of_an_exploration_switches_results(
     open_page: Callable[[str], tuple[Page, Watch]], static_site: str, name: str
 ) -> None:

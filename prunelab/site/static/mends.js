@@ -11,6 +11,11 @@
     });
   }
 
+  // myst-nb: every "Show code cell source" is called "Toggle hidden content", to those who cannot see it.
+  function toggles() {
+    document.querySelectorAll("details.hide > summary[aria-label]").forEach((summary) => summary.removeAttribute("aria-label"));
+  }
+
   // Sphinx: a list of citations whose children are no list items.
   function citations() {
     document.querySelectorAll('.citation-list > [role="doc-biblioentry"]').forEach((entry) => entry.setAttribute("role", "listitem"));
@@ -62,6 +67,7 @@
   }
 
   theme();
+  toggles();
   citations();
   soon();
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
