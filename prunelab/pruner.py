@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from prunelab.criteria.base import Criterion
 from prunelab.criteria.evidence import checked_scores, gather
-from prunelab.criteria.gradients import Batches, Loss
 from prunelab.criteria.magnitude import Magnitude
+from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity, Weight
 from prunelab.masks import Masks
 from prunelab.schedule import check_sparsity

@@ -14,12 +14,17 @@ from prunelab.granularity import PLAIN, Layout
 
 @dataclass(frozen=True)
 class Target:
-    """A parameter to prune: its name, the tensor, its layer's layout, and the names of the biases of the same units."""
+    """A parameter to prune.
+
+    `layout` is how its layer stores it, `biases` the names of the biases of the same units, `modules` the Linear and
+    convolution modules that use it (several where it is shared, none where it belongs to another kind of module).
+    """
 
     name: str
     weight: nn.Parameter
     layout: Layout = PLAIN
     biases: tuple[str, ...] = ()
+    modules: tuple[nn.Module, ...] = ()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -106,7 +111,7 @@ def _target(name: str, weight: nn.Parameter, owners: list[nn.Module], first_name
         raise ValueError(f"{name!r} is shared by layers that store it differently ({layouts}); prune it on its own")
     biases = [module.bias for module in owners if isinstance(module.bias, Tensor)]
     bias_names = dict.fromkeys(first_names[id(bias)] for bias in biases if id(bias) in first_names)
-    return Target(name, weight, layouts.pop() if layouts else PLAIN, tuple(bias_names))
+    return Target(name, weight, layouts.pop() if layouts else PLAIN, tuple(bias_names), tuple(owners))
 
 
 def _layout(module: nn.Module) -> Layout:

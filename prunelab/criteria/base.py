@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from prunelab.criteria.activations import Activations
+
 EVIDENCE = frozenset({"weights", "gradients", "data"})
 
 
@@ -16,13 +18,13 @@ EVIDENCE = frozenset({"weights", "gradients", "data"})
 class Evidence:
     """What is known of one parameter's units. `weights` and `gradients` are matrices (units, members).
 
-    `gradients` is None for a criterion that does not need them. `statistics` describes the units' activations; it is
-    None for a criterion that does not need data.
+    `gradients` is None for a criterion that does not need them. `statistics` are the activations of the layer's
+    channels; None for a criterion that does not need data.
     """
 
     weights: Tensor
     gradients: Tensor | None = None
-    statistics: Any = None
+    statistics: Activations | None = None
 
 
 class Criterion(ABC):
@@ -44,7 +46,7 @@ class Criterion(ABC):
             raise ValueError(f"{cls.__name__}.needs names {sorted(unknown)}; choose from {sorted(EVIDENCE)}")
 
     @abstractmethod
-    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Activations | None) -> Tensor:
         """One number a unit, (units,), from matrices (units, members). Pure: the same arguments, the same scores."""
 
     def scores(self, evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from prunelab.criteria.base import Criterion, Evidence
-from prunelab.criteria.gradients import Batches, Loss, mean_gradients
+from prunelab.criteria.measuring import Batches, Loss, Measured, measure
 from prunelab.granularity import Granularity
 from prunelab.targets import Target
 
@@ -21,13 +21,10 @@ def gather(
     loss: Loss | None,
     kept_before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Evidence]:
-    """The matrices (units, members) that the criterion needs, for every target; weights not `kept_before` are zero."""
-    gradients: Sequence[Tensor | None] = [None] * len(targets)
-    if "gradients" in criterion.needs:
-        batches, mean_loss = _required(criterion, data, loss)
-        gradients = mean_gradients(model, [target.weight for target in targets], batches, mean_loss)
+    """What the criterion needs of every target, as matrices (units, members); weights not `kept_before` are zero."""
+    measured = _measured(model, targets, criterion, data, loss)
     evidence = {}
-    for target, gradient in zip(targets, gradients, strict=True):
+    for target in targets:
         weight = target.weight.detach()
         if kept_before and target.name in kept_before:
             weight = weight.masked_fill(~kept_before[target.name], 0)
@@ -35,8 +32,11 @@ def gather(
             matrix = granularity.view(weight, target.layout)
         except ValueError as error:
             raise ValueError(f"{target.name!r}: {error}") from None
+        gradient = measured.gradients.get(target.name)
         evidence[target.name] = Evidence(
-            weights=matrix, gradients=None if gradient is None else granularity.view(gradient, target.layout)
+            weights=matrix,
+            gradients=None if gradient is None else granularity.view(gradient, target.layout),
+            statistics=measured.activations.get(target.name),
         )
     return evidence
 
@@ -58,17 +58,23 @@ def checked_scores(criterion: Criterion, evidence: Mapping[str, Evidence]) -> di
     return checked
 
 
-def _required(criterion: Criterion, data: Batches | None, loss: Loss | None) -> tuple[Batches, Loss]:
-    """`data` and `loss`, once it is sure that they can serve."""
-    if data is None or loss is None:
-        missing = " and ".join(what for what, value in (("data=", data), ("loss=", loss)) if value is None)
+def _measured(
+    model: nn.Module, targets: Sequence[Target], criterion: Criterion, data: Batches | None, loss: Loss | None
+) -> Measured:
+    """Gradients and activations as far as the criterion needs them; it is refused without what they are made from."""
+    by_gradient, by_data = "gradients" in criterion.needs, "data" in criterion.needs
+    if not by_gradient and not by_data:
+        return Measured({}, {})
+    missing = [what for what, given in (("data=", data), ("loss=", loss if by_gradient else ())) if given is None]
+    if data is None or missing:
         raise ValueError(
-            f"{type(criterion).__name__} needs {' and '.join(sorted(criterion.needs))}, so it must be given {missing}: "
-            "data=batches of (inputs, targets), loss=a function (outputs, targets) → mean loss"
+            f"{type(criterion).__name__} needs {' and '.join(sorted(criterion.needs))}, so it must be given "
+            f"{' and '.join(missing)}: data=batches of (inputs, targets), loss=a function of (outputs, targets) that "
+            "returns the mean loss"
         )
     if isinstance(data, Iterator):
         raise TypeError(
             "data must be something that can be iterated more than once (a DataLoader, a list of batches), not a "
             f"{type(data).__name__}, which is used up after one pass; wrap it in list(...)"
         )
-    return data, loss
+    return measure(model, targets, data, loss if by_gradient else None, activations=by_data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from prunelab.criteria.activations import Activations
 from prunelab.criteria.base import Criterion
 
 
@@ -31,7 +32,7 @@ class Magnitude(Criterion):
         if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not self.p > 0:
             raise ValueError(f"Magnitude(p={self.p!r}): the order of the norm is a number above 0, or math.inf")
 
-    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Activations | None) -> Tensor:
         if weights.shape[1] == 1:
             return weights[:, 0].abs()  # exact, where a power and a root would round
         if weights.shape[1] == 0:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from prunelab.criteria.activations import Activations
 from prunelab.criteria.base import Criterion, Evidence
 
 
@@ -27,7 +28,7 @@ class Random(Criterion):
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise TypeError(f"Random(seed={self.seed!r}): a seed is a whole number")
 
-    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Activations | None) -> Tensor:
         return self._draw(weights, torch.Generator().manual_seed(self.seed))
 
     def scores(self, evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:
