@@ -107,11 +107,14 @@ def _config(root: Path, options: Options, port: int, token: str) -> Config:
             "answer_yes": True,  # one Control-C is enough
             "allow_root": True,  # in a container everybody is root
             "log_level": "WARN",
+            "websocket_ping_interval": 30,  # seconds
+            "websocket_ping_timeout": 30,  # the default is longer than the interval, which Tornado warns about
             "allow_origin": "",
             "disable_check_xsrf": False,
         },
         # JupyterLab would ask the network for news, updates and extensions; nothing here does.
         "LabApp": {
+            "log_level": "WARN",
             "extension_manager": "readonly",
             "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
             "news_url": None,
