@@ -164,8 +164,9 @@ class Channel(Granularity):
     def view(self, weight: Tensor, layout: Layout = PLAIN) -> Tensor:
         matrix = _matrix(self, weight, layout)
         g, per_group, inputs, area = self._split(weight.shape, layout)
-        # (g, O/g, I/g, K) -> (g, I/g, O/g, K): within a group, input channels come first.
-        return matrix.reshape(g, per_group, inputs, area).transpose(1, 2).reshape(g * inputs, per_group * area)
+        filters_first = matrix.reshape(g, per_group, inputs, area)  # (g, O/g, I/g, K)
+        channels_first = filters_first.transpose(1, 2)  # (g, I/g, O/g, K)
+        return channels_first.reshape(g * inputs, per_group * area)  # (I, O/g·K)
 
     def restore(self, matrix: Tensor, shape: Sequence[int], layout: Layout = PLAIN) -> Tensor:
         g, per_group, inputs, area = self._split(shape, layout)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GAP = 1  # pixels between kernels in a tiled picture
 KEPT, PRUNED, BETWEEN = 2, 1, 0
-PALE = "#dbe4ec"
+PALE = "#cfdae4"
 
 
 def weights(values: Tensor, *, title: str = "", limit: float | None = None) -> Picture:
@@ -264,7 +264,7 @@ def _tile(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _draw_mask(axes: Axes, matrix: np.ndarray) -> None:
     tiled, gaps = _tile(matrix)
     codes = np.where(gaps, BETWEEN, np.where(tiled > 0, KEPT, PRUNED))
-    colours = ListedColormap([FAINT, PALE, COLOURS[0]])
+    colours = ListedColormap([GROUND, PALE, COLOURS[0]])
     axes.imshow(codes, cmap=colours, vmin=BETWEEN, vmax=KEPT, interpolation="none")
 
 
