@@ -58,6 +58,8 @@ class Book:
         self.write("plain.md", "# Plain\n\nNo code.\n")
         self.write("one.md", CHAPTER.format(name="one", module="toy_one", requires=""))
         self.write("two.md", CHAPTER.format(name="two", module="toy_two", requires="one"))
+        (root / "benchmarks/results").mkdir(parents=True)
+        self.write("benchmarks/results/chapters-cuda.json", '{"two": {"seconds": 3.21, "device": "A GPU"}}')
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text)
@@ -95,6 +97,8 @@ def test_the_card_says_what_was_measured(book: Book) -> None:
     assert 'href="one.html#one"' in page
     assert "Chapter one" in page
     assert (book.root / "_build/html/_sources/two.ipynb").is_file()
+    assert "<dt>With a GPU</dt><dd>3.2 s on A GPU</dd>" in page
+    assert "With a GPU" not in book.page("one")
     assert "prune-card" not in book.page("plain")
 
 
