@@ -21,6 +21,12 @@ import chromium
 from helpers_book import HTML, Served, Watch, missing, settle
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser last: playwright leaves an event loop running in this thread, which other tests do not expect."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: here in item.path.parents)
+
+
 @pytest.fixture(scope="session")
 def book() -> Path:
     if not (HTML / "index.html").is_file():
