@@ -132,8 +132,19 @@ def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
             if module._buffers.get(name) is not buffer:
                 module._buffers[name] = buffer
         for buffer, content in contents.values():
-            if not torch.equal(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
+            if not _equal(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
                 buffer.copy_(content)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """The same content, where NaN equals NaN of the same bits."""
+    if torch.equal(a, b):
+        return True
+    if not (a.is_floating_point() or a.is_complex()) or a.layout != torch.strided or a.shape != b.shape:
+        return False
+    # As bytes: not every dtype that has a NaN (float8) can be compared element by element.
+    bits = (t.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
+    return torch.equal(*bits)
 
 
 @contextmanager

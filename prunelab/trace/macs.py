@@ -18,7 +18,7 @@ Products: TypeAlias = list[tuple[int, tuple[Tensor, ...]]]
 
 def find_products(name: str, result: Any, args: Sequence[Any]) -> Products | None:
     """The products of the operator `name` ("aten::mm"); [] where it has none, None where its cost is unknown."""
-    operator = name.partition(".")[0]
+    operator = name.partition(".")[0].removesuffix("_")  # "aten::addmm_" is "aten::addmm" in place: the same arguments
     formula = _FORMULAS.get(operator)
     if formula is not None:
         return formula(result, *args)
@@ -115,7 +115,8 @@ _FORMULAS: dict[str, Callable[..., Products]] = {
     "aten::_trilinear": _trilinear,
 }
 
-# Products of matrices in disguise, without a formula here: better said than taken for free.
+# Products of matrices in disguise, or sums over all pairs of rows, without a formula here: better said than taken for
+# free. What a product of sparse tensors costs depends on where their zeros are.
 _UNKNOWN = frozenset(
     f"aten::{name}"
     for name in (
@@ -130,5 +131,16 @@ _UNKNOWN = frozenset(
         "_weight_int4pack_mm",
         "_weight_int8pack_mm",
         "_scaled_grouped_mm",
+        "_sparse_mm",
+        "_sparse_addmm",
+        "_sparse_mm_reduce_impl",
+        "_sparse_sparse_matmul",
+        "sparse_sampled_addmm",
+        "hspmm",
+        "sspaddmm",
+        "_cdist_forward",
+        "_euclidean_dist",
+        "_pdist_forward",
+        "linalg_matrix_exp",
     )
 )

@@ -108,6 +108,34 @@ def test_a_graph_that_saved_a_buffer_still_goes_back() -> None:
 
 
 @pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.int64]
+)
+@pytest.mark.parametrize("shape", [(3,), ()])
+def test_a_buffer_that_the_forward_leaves_alone_is_not_written(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Also one that holds NaN, which equals nothing."""
+    model = nn.Linear(4, 4)
+    model.register_buffer("unset", torch.full(shape, 0 if dtype == torch.int64 else float("nan")).to(dtype))
+    version = model.unset._version
+    trace(model, torch.ones(2, 4))
+    assert model.unset._version == version
+
+
+def test_a_buffer_with_nan_that_the_forward_changes_is_put_back() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("cache", torch.tensor([float("nan"), 1.0, 2.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.cache[2] = float("nan")
+            return x
+
+    model = Writing()
+    trace(model, torch.ones(2))
+    torch.testing.assert_close(model.cache, torch.tensor([float("nan"), 1.0, 2.0]), equal_nan=True)
+
+
+@pytest.mark.parametrize(
     "inputs",
     [
         (torch.ones(2, 4), torch.ones(2, 4)),

@@ -59,6 +59,12 @@ PRODUCTS = {  # what a reader would count on paper: result elements × length of
     "an empty batch": (torch.mm, [torch.ones(0, 4), b], 0),
     "an empty sum": (torch.mm, [torch.ones(3, 0), torch.ones(0, 5)], 0),
     "element-wise": (lambda x, y: x * y + x, [a, a], 0),
+    "addmm_": (torch.Tensor.addmm_, [torch.ones(3, 5), a, b], 3 * 5 * 4),
+    "baddbmm_": (torch.Tensor.baddbmm_, [torch.ones(2, 3, 5), batch, other], 2 * 3 * 5 * 4),
+    "addbmm_": (torch.Tensor.addbmm_, [torch.ones(3, 5), batch, other], 2 * 3 * 5 * 4),
+    "addmv_": (torch.Tensor.addmv_, [torch.ones(3), a, torch.ones(4)], 3 * 4),
+    "mm into a given result": (lambda x, y: torch.mm(x, y, out=x.new_zeros(3, 5)), [a, b], 3 * 5 * 4),
+    "element-wise in place": (lambda x, y: x.mul_(y).add_(x).relu_(), [a, a], 0),
 }
 
 
@@ -320,6 +326,40 @@ def test_an_operation_of_unknown_cost_is_named() -> None:
     library.impl("mystery", lambda x: x @ x.mT, "CompositeExplicitAutograd")
     record = trace(Call(torch.ops.prunelab_test.mystery), torch.ones(2, 3))
     assert (record.macs, record.uncounted) == (0, ("prunelab_test::mystery",))
+
+
+UNCOUNTED = {
+    "distances": (lambda x: torch.cdist(x, x), "aten::_cdist_forward"),
+    "distances through a product": (
+        lambda x: torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist"),
+        "aten::_euclidean_dist",
+    ),
+    "distances within a set": (torch.pdist, "aten::_pdist_forward"),
+    "sparse.mm": (lambda x: torch.sparse.mm(torch.eye(4).to_sparse(), x), "aten::_sparse_addmm"),
+    "sparse.addmm": (lambda x: torch.sparse.addmm(x, torch.eye(4).to_sparse(), x), "aten::_sparse_addmm"),
+    "sparse times sparse": (
+        lambda x: torch.sparse.mm(x.to_sparse(), x.to_sparse()),
+        "aten::_sparse_sparse_matmul",
+    ),
+    "exponential": (torch.matrix_exp, "aten::linalg_matrix_exp"),
+}
+
+
+@pytest.mark.parametrize(("function", "name"), UNCOUNTED.values(), ids=UNCOUNTED.keys())
+def test_a_product_in_disguise_is_named(function: Any, name: str) -> None:
+    record = trace(Call(function), torch.eye(4))
+    assert record.macs == 0
+    assert record.uncounted == (name,)
+
+
+def test_weights_of_a_product_in_place_are_found() -> None:
+    class InPlace(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_zeros(len(x), self.out_features).addmm_(x, self.weight.T)
+
+    record = trace(InPlace(4, 5), torch.ones(3, 4))
+    (product,) = [product for op in record.ops for product in op.products]
+    assert (product.macs, product.weights[0].names) == (3 * 5 * 4, ("weight",))
 
 
 def empty(*shape: int) -> Tensor:
