@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunelab.evaluate.table import to_html, to_text
+from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace import NonzeroCounter, Op, trace
-from prunelab.trace.counts import memory_of
 from prunelab.trace.recorder import parameter_names
 
 
@@ -38,7 +38,7 @@ class Layer:
         return 1 - self.nonzero / self.params if self.params else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The size of a network, and its ratio to the dense network's; made by `report`.
 
@@ -94,7 +94,8 @@ class Report:
         layers = [asdict(layer) | {"sparsity": layer.sparsity} for layer in self.layers]
         return asdict(self) | ratios | {"layers": layers, "uncounted": list(self.uncounted)}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        # What terminals and logs show; `str` is the same.
         return to_text(self)
 
     def _repr_html_(self) -> str:

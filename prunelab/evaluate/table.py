@@ -29,15 +29,18 @@ def to_text(report: Report) -> str:
 def to_html(report: Report) -> str:
     """The same as a table. Colours are the page's own, so that it reads in light and dark."""
     *body, total = _rows(report)
-    caption = "<br>".join(map(escape, _headline(report)))
+    said = "".join(f'<p style="margin:0.2em 0">{escape(line)}</p>' for line in _headline(report))
     head = "".join(f'<th scope="col" style="text-align:{_align(i)}">{h}</th>' for i, h in enumerate(_HEADINGS))
     rows = "".join(f"<tr>{_html_row(row)}</tr>" for row in body)
-    label = escape(f"Size of {report.model}", quote=True)
+    label = escape(f"Size of {report.model}, layer by layer", quote=True)
     return (
-        # A wide table scrolls by itself; the focus lets the keyboard do it.
+        # On a narrow screen the table scrolls by itself, and the headline, which says the most, wraps instead of
+        # scrolling along. The focus lets the keyboard scroll.
+        f'<div class="prunelab-report">{said}'
         f'<div role="region" aria-label="{label}" tabindex="0" style="overflow-x:auto">'
-        f'<table style="font-variant-numeric:tabular-nums"><caption style="text-align:left">{caption}</caption>'
+        f'<table style="font-variant-numeric:tabular-nums" aria-label="{label}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody><tfoot><tr>{_html_row(total)}</tr></tfoot></table></div>"
+        "</div>"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
@@ -284,13 +285,35 @@ def test_as_table() -> None:
     html = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))._repr_html_()
     table = Table(html)
     tags = [tag for tag, _ in table.tags]
-    assert tags.count("caption") == tags.count("thead") == tags.count("tfoot") == 1
+    assert tags.count("thead") == tags.count("tfoot") == 1
     assert [a["scope"] for tag, a in table.tags if tag == "th"] == ["col"] * 7 + ["row"] * 4
     assert "compression ratio 1.00×" in "".join(table.text)
-    region = table.tags[0][1]
-    assert (region["role"], region["tabindex"], region["aria-label"]) == ("region", "0", "Size of LeNet300")
+    region = next(attributes for _, attributes in table.tags if attributes.get("role") == "region")
+    assert (region["tabindex"], region["aria-label"]) == ("0", "Size of LeNet300, layer by layer")
     assert "color" not in html  # nor background-color: both themes keep their own
     assert "background" not in html
+
+
+def test_on_a_narrow_screen_the_table_scrolls_and_the_headline_does_not() -> None:
+    html = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))._repr_html_()
+    headline, region = html.split('role="region"')
+    assert "overflow-x:auto" in region.partition(">")[0]
+    assert "theoretical speedup" in headline
+    assert "<table" in region
+
+
+@pytest.mark.parametrize("show", [repr, str, "{!r}".format])
+def test_a_terminal_shows_the_text_and_not_the_fields(show: Callable[[object], str]) -> None:
+    shown = show(report(ones(LeNet300()), torch.zeros(1, 1, 28, 28)))
+    assert shown.startswith("LeNet300: 266,610 parameters")
+    assert "Layer(" not in shown
+
+
+def test_a_notebook_gets_the_text_and_the_table() -> None:
+    formatters = pytest.importorskip("IPython.core.formatters")
+    r = report(nn.Linear(2, 2), torch.zeros(1, 2))
+    data, _ = formatters.DisplayFormatter().format(r)
+    assert (data["text/plain"], data["text/html"]) == (str(r), r._repr_html_())
 
 
 def test_names_are_escaped() -> None:
