@@ -12,14 +12,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelab import criteria, evaluate, exercises, granularity, lab, schedule, scope
+    from prunelab import criteria, evaluate, exercises, granularity, lab, schedule, scope, trace
     from prunelab.masks import Masks
     from prunelab.pruner import prune, score
 
 __version__ = "0.1.0"
-__all__ = ["Masks", "criteria", "evaluate", "exercises", "granularity", "lab", "prune", "schedule", "scope", "score"]
+__all__ = [
+    "Masks",
+    "criteria",
+    "evaluate",
+    "exercises",
+    "granularity",
+    "lab",
+    "prune",
+    "schedule",
+    "scope",
+    "score",
+    "trace",
+]
 
-_MODULES = frozenset({"criteria", "evaluate", "exercises", "granularity", "lab", "schedule", "scope"})
+_MODULES = frozenset({"criteria", "evaluate", "exercises", "granularity", "lab", "schedule", "scope", "trace"})
 _HOMES = {"Masks": "prunelab.masks", "prune": "prunelab.pruner", "score": "prunelab.pruner"}
 
 

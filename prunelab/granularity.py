@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -98,8 +99,9 @@ class Group(Granularity):
 
     def __post_init__(self) -> None:
         for name, value in (("rows", self.rows), ("columns", self.columns)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Group({name}={value!r}): a block has a whole number of {name}, at least 1")
+            object.__setattr__(self, name, int(value))
 
     def __repr__(self) -> str:
         return f"Group({self.rows}, {self.columns})"

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
+from prunelab.memory import memory_of
 from prunelab.targets import named_parameters
 
 __all__ = ["Hold", "Masks"]
 
 _FORMAT = "prunelab.masks.1"
-_INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+_INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
 
 
 class Masks(Mapping[str, Tensor]):
@@ -48,6 +49,8 @@ class Masks(Mapping[str, Tensor]):
     """
 
     def __init__(self, masks: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
+        if not isinstance(masks, Mapping):
+            raise TypeError(f"masks must be a mapping from parameter names to bool tensors, not {type(masks).__name__}")
         for name, mask in masks.items():
             if not isinstance(name, str):
                 raise TypeError(f"masks are named by strings such as 'fc1.weight', not by {name!r}")
@@ -77,7 +80,9 @@ class Masks(Mapping[str, Tensor]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
             return NotImplemented
-        return self.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in self.items())
+        return self.keys() == other.keys() and all(
+            torch.equal(mask, other[name].to(mask.device)) for name, mask in self.items()
+        )
 
     __hash__ = None  # type: ignore[assignment]  # a mapping with mutable values, like dict
 
@@ -170,11 +175,23 @@ class Masks(Mapping[str, Tensor]):
         """Apply the masks now and again after every step of the optimizer, until the handle is released.
 
         Momentum, weight decay and adaptive steps move weights whose gradient is zero; the hold sets them back to zero
-        before anyone reads them. Works as a context manager too: `with masks.hold(model, optimizer): ...`.
+        at the end of `optimizer.step()`. Works as a context manager too: `with masks.hold(model, optimizer): ...`.
+        What happens between steps is not watched: after `load_state_dict` call `apply_` again, and a copy of the
+        optimizer has no hold. Raises ValueError for an optimizer that trains none of the masked parameters, and for
+        LBFGS, which evaluates the model in the middle of its step.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-        return Hold(self._pairs(model), optimizer)
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError("LBFGS evaluates the model within its step, where the masks cannot hold; use SGD or Adam")
+        pairs = self._pairs(model)
+        trained = {memory_of(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if pairs and not any(memory_of(parameter) in trained for parameter, _ in pairs):
+            raise ValueError(
+                "the optimizer trains none of the masked parameters: it was made for another model, or for a copy "
+                "of this one; make it from model.parameters()"
+            )
+        return Hold(pairs, optimizer)
 
     def _pairs(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         parameters = self._parameters(model)
@@ -195,13 +212,22 @@ class Masks(Mapping[str, Tensor]):
                     f"the mask of {name!r} has shape {tuple(mask.shape)}, the parameter {shape}: "
                     "these masks belong to another model"
                 )
+            if any(stride == 0 and size > 1 for stride, size in zip(parameters[name].stride(), shape, strict=True)):
+                raise ValueError(
+                    f"{name!r} is expanded: several of its entries are one number in memory, so they cannot be removed "
+                    "one by one; make it a parameter of its own with .contiguous()"
+                )
         return parameters
 
     # --- files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file (one byte an entry; loading it runs no code). An existing file is replaced whole."""
-        target = Path(path)
+        target = Path(path).resolve()  # through a link, so that the link stays one
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {os.fspath(target.parent)!r} to save the masks in")
+        if "__metadata__" in self:
+            raise ValueError("safetensors reserves the name '__metadata__', so a mask of that name cannot be saved")
         tensors = {name: mask.detach().cpu().contiguous().clone() for name, mask in self.items()}
         metadata = {"format": _FORMAT, "order": json.dumps(list(self))}
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -218,11 +244,12 @@ class Masks(Mapping[str, Tensor]):
         Raises FileNotFoundError where there is no file, and ValueError where it holds no masks or does not fit.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
+            what = "a folder, not a file" if Path(path).is_dir() else "not there"
+            raise FileNotFoundError(f"{os.fspath(path)!r} is {what}; masks are read from what Masks.save wrote")
         try:
             with safe_open(os.fspath(path), framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                if metadata.get("format") != _FORMAT or "order" not in metadata:
                     raise ValueError(f"{os.fspath(path)!r} holds no masks written by Masks.save (format {_FORMAT})")
                 return cls({name: file.get_tensor(name) for name in json.loads(metadata["order"])}, model)
         except SafetensorError as error:
@@ -265,7 +292,8 @@ def _zero_removed_(values: Tensor, mask: Tensor) -> None:
     """Set `values` to zero, in place, where `mask` is False; kept entries keep every bit."""
     bits = _INTEGERS.get(values.element_size())
     if values.device.type != "cpu" or bits is None or not (values.is_contiguous() and mask.is_contiguous()):
-        values.masked_fill_(~mask, 0)
+        # Through bytes where there are one-byte floats: torch fills those of no other kind.
+        (values.view(torch.int8) if values.element_size() == 1 else values).masked_fill_(~mask, 0)
         return
     # An integer product with 0 or 1 is exact for every bit pattern, NaN and infinities too, and about five times faster
     # on the CPU than torch's masked_fill_ or the product with a bool mask.

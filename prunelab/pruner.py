@@ -15,7 +15,7 @@ from prunelab.granularity import Granularity, Weight
 from prunelab.masks import Masks
 from prunelab.schedule import check_sparsity
 from prunelab.scope import Candidates, Scope, resolve
-from prunelab.targets import Target, find_targets, named_parameters
+from prunelab.targets import Target, find_targets, first_names, named_parameters
 
 __all__ = ["prune", "score"]
 
@@ -56,7 +56,8 @@ def prune(
         apply: False leaves the model as it is and only returns the masks.
 
     Returns:
-        the masks of the parameters that were pruned, biases of removed filters and layers included.
+        the masks of the parameters that were pruned, biases of removed filters and layers included, and of those that
+        `within` names. A bias that several layers share is kept while any of its units is.
 
     Raises:
         TypeError, ValueError: a bad argument, NaN weights, or a criterion without the data it needs. The model is then
@@ -82,7 +83,7 @@ def prune(
     kept = competition.keep(candidates, fraction)
     masks = Masks(_unit_masks(model, targets, kept, granularity), model)
     if within is not None:
-        masks = Masks(masks & within.to(targets[0].weight.device), model)
+        masks = Masks(masks & kept_before, model)
     if apply:
         masks.apply_(model)
     return masks
@@ -114,8 +115,8 @@ def _checked(
     criterion = Magnitude() if criterion is None else criterion
     for value, kind, example in ((granularity, Granularity, "Filter()"), (criterion, Criterion, "Magnitude(p=1)")):
         if not isinstance(value, kind):
-            what = kind.__name__.lower()
-            raise TypeError(f"{what} must be a {kind.__name__} such as {example}, not {value!r}")
+            call = f"; write {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
+            raise TypeError(f"{kind.__name__.lower()} must be a {kind.__name__} such as {example}, not {value!r}{call}")
     return granularity, criterion, resolve(scope)
 
 
@@ -124,29 +125,38 @@ def _ranked_by_bits(criterion: Criterion, granularity: Granularity) -> bool:
     return type(criterion) is Magnitude and isinstance(granularity, Weight)
 
 
-def _restrict(within: Masks | None, model: nn.Module) -> dict[str, Tensor]:
-    """What `within` keeps, as tensors on the parameters' devices; empty where there is no restriction."""
+def _restrict(within: Masks | None, model: nn.Module) -> Masks:
+    """What `within` keeps, under the first name of each parameter and on its device; empty without a restriction."""
     if within is None:
-        return {}
+        return Masks({})
     if not isinstance(within, Masks):
         raise TypeError(f"within must be Masks, such as prune returned, not {type(within).__name__}")
-    parameters = named_parameters(model)
-    return {name: mask.to(parameters[name].device) for name, mask in Masks(within, model).items()}
+    parameters, first = named_parameters(model), first_names(model)
+    kept = Masks({})
+    for name, mask in Masks(within, model).items():
+        if mask.shape != parameters[first[name]].shape:
+            raise ValueError(
+                f"within= names {name!r}, which is {first[name]!r} seen another way (shape {tuple(mask.shape)}); "
+                "name the mask after the first"
+            )
+        kept = kept & Masks({first[name]: mask.to(parameters[name].device)})
+    return kept
 
 
-def _alive(target: Target, granularity: Granularity, kept_before: dict[str, Tensor]) -> Tensor | None:
+def _alive(target: Target, granularity: Granularity, kept_before: Masks) -> Tensor | None:
     """(units,) bool: the units of which any weight was kept before; None where nothing was removed before."""
     if target.name not in kept_before:
         return None
-    return granularity.view(kept_before[target.name].to(torch.int8), target.layout).any(1)
+    members = target.view(kept_before[target.name].to(torch.int8), granularity)
+    return members.any(1) if members.shape[1] else members.new_ones(members.shape[0], dtype=torch.bool)
 
 
 def _sizes(target: Target, granularity: Granularity, model: nn.Module) -> int | Tensor:
     """Parameters in each unit, the biases that go with it included."""
     sizes = granularity.sizes(target.weight.shape, target.layout)
-    if not granularity.covers_bias:
-        return sizes
     units = granularity.units(target.weight.shape, target.layout)[0]
+    if not granularity.covers_bias or units == 0:
+        return sizes
     parameters = named_parameters(model)
     return sizes + sum(parameters[bias].numel() // units for bias in target.biases)
 
@@ -159,8 +169,7 @@ def _unit_masks(
     masks: dict[str, Tensor] = {}
     for target, keep in zip(targets, kept, strict=True):
         masks[target.name] = granularity.mask(keep, target.weight.shape, target.layout)
-        for bias in target.biases if granularity.covers_bias else ():
-            length = parameters[bias].numel()
-            mask = keep.repeat_interleave(length // keep.numel())
+        for bias in target.biases if granularity.covers_bias and keep.numel() else ():
+            mask = keep.repeat_interleave(parameters[bias].numel() // keep.numel())
             masks[bias] = masks[bias] | mask if bias in masks else mask
     return masks

@@ -14,11 +14,11 @@ __all__ = ["OneShot", "Schedule", "check_sparsity"]
 
 def check_sparsity(value: float, name: str = "sparsity") -> float:
     """`value` as a float in [0, 1]; anything else is refused with the reason."""
+    given = value
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # NumPy and torch scalars
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        number = getattr(value, "item", None)  # NumPy and torch scalars
-        if isinstance(value, str) or number is None or getattr(value, "ndim", 0) != 0:
-            raise TypeError(f"{name} must be a number between 0 and 1, not {value!r}; half of the units is 0.5")
-        value = number()
+        raise TypeError(f"{name} must be a number between 0 and 1, not {given!r}; half of the units is 0.5")
     if not 0 <= value <= 1:
         percent = f"; did you mean {value / 100:g}? It is a fraction, not a percentage" if 1 < value <= 100 else ""
         raise ValueError(f"{name} must lie between 0 and 1, not {value!r}{percent}")

@@ -63,6 +63,8 @@ def resolve(scope: str | Scope) -> Scope:
         return scope
     if isinstance(scope, str) and scope in _BY_NAME:
         return _BY_NAME[scope]
+    if isinstance(scope, type) and issubclass(scope, Scope):
+        raise TypeError(f"scope must be a Scope, not the class {scope.__name__}; write {scope.__name__}()")
     raise ValueError(f"unknown scope {scope!r}; use {' or '.join(map(repr, _BY_NAME))}, or a scope.Scope of your own")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-from prunelab.granularity import PLAIN, Layout
+from prunelab.granularity import PLAIN, Granularity, Layout, Weight
+from prunelab.memory import memory_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Target:
 
     `layout` is how its layer stores it, `biases` the names of the biases of the same units, `modules` the Linear and
     convolution modules that use it (several where it is shared, none where it belongs to another kind of module).
+    `obstacle` says why nothing larger than single weights can be removed from it, where that is so.
     """
 
     name: str
@@ -25,6 +29,16 @@ class Target:
     layout: Layout = PLAIN
     biases: tuple[str, ...] = ()
     modules: tuple[nn.Module, ...] = ()
+    obstacle: str = ""
+
+    def view(self, values: Tensor, granularity: Granularity) -> Tensor:
+        """`values`, of the parameter's shape, as a matrix (units, members). Raises ValueError, naming the parameter."""
+        if self.obstacle and not isinstance(granularity, Weight):
+            raise ValueError(f"{self.name!r} {self.obstacle}; prune its single weights with granularity.Weight()")
+        try:
+            return granularity.view(values, self.layout)
+        except ValueError as error:
+            raise ValueError(f"{self.name!r}: {error}") from None
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -39,26 +53,36 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter under every name it has: a shared one is found under each of its names."""
-    return dict(unwrap(model).named_parameters(remove_duplicate=False))
+    """Every parameter under every name it has: a shared one is found under each of its names.
+
+    Names are those of the model as it was written: compiling it, or a part of it, does not change them.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    named = unwrap(model).named_parameters(remove_duplicate=False)
+    return {name.replace("_orig_mod.", ""): parameter for name, parameter in named}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter → the first name of the same memory; the same name where nothing is shared."""
+    first: dict[tuple[Any, ...], str] = {}
+    return {name: first.setdefault(memory_of(p), name) for name, p in named_parameters(model).items()}
 
 
 def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> list[Target]:
     """The parameters that pruning will look at, in the model's order; a shared one counts once, under its first name.
 
     By default these are the weights of all Linear and convolution modules, frozen ones too. `parameters` names others.
-    Raises ValueError where a name is unknown, a weight does not exist yet, or nothing is left to prune.
+    Raises ValueError where a name is unknown, a weight has no values, or nothing is left to prune.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    model = unwrap(model)
+    known = named_parameters(model)
+    first = first_names(model)
     owners = _owners(model, strict=parameters is None)
-    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
-    wanted = {id(p) for p in _named(model, parameters)} if parameters is not None else set(owners)
+    wanted = set(owners) if parameters is None else {memory_of(p) for p in _named(known, parameters)}
     targets = [
-        _target(name, parameter, owners.get(id(parameter), []), first_names)
-        for name, parameter in model.named_parameters()
-        if id(parameter) in wanted
+        _target(name, parameter, owners.get(memory_of(parameter), []), known, first)
+        for name, parameter in known.items()
+        if first[name] == name and memory_of(parameter) in wanted
     ]
     if not targets:
         raise ValueError(
@@ -68,50 +92,88 @@ def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> l
     return targets
 
 
-def _owners(model: nn.Module, *, strict: bool) -> dict[int, list[nn.Module]]:
-    """The Linear and convolution modules that use each weight, by the weight's id.
+def _owners(model: nn.Module, *, strict: bool) -> dict[tuple[Any, ...], list[nn.Module]]:
+    """The Linear and convolution modules that use each weight.
 
     A weight that is computed at each forward is no parameter: `strict` refuses it rather than leave it out in silence.
     """
-    owners: dict[int, list[nn.Module]] = {}
-    for name, module in model.named_modules():
+    owners: dict[tuple[Any, ...], list[nn.Module]] = {}
+    for name, module in unwrap(model).named_modules():
         if not isinstance(module, nn.Linear | _ConvNd):
             continue
-        if not isinstance(module._parameters.get("weight"), nn.Parameter):
-            if not strict:
-                continue
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            owners.setdefault(memory_of(weight), []).append(module)
+        elif strict:
             raise ValueError(
-                f"the weight of {name!r} is computed (by a parametrization or torch.nn.utils.prune), so a mask "
-                "could not hold it; make it a plain parameter first, with "
+                f"the weight of {name or type(module).__name__!r} is computed (by a parametrization or "
+                "torch.nn.utils.prune), so a mask could not hold it; make it a plain parameter first, with "
                 "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove, or leave it out "
                 "with parameters=[...]"
             )
-        owners.setdefault(id(module.weight), []).append(module)
     return owners
 
 
-def _named(model: nn.Module, parameters: Iterable[str]) -> list[nn.Parameter]:
+def _named(known: dict[str, nn.Parameter], parameters: Iterable[str]) -> list[nn.Parameter]:
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a list of names, not the string {parameters!r}; write [{parameters!r}]")
-    known = named_parameters(model)
-    names = list(parameters)
-    for name in names:
+    found = []
+    for name in parameters:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"parameters must hold names such as {next(iter(known), 'fc1.weight')!r}, not {type(name).__name__}s"
+            )
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}; the model has {', '.join(known) or 'none'}")
-    return [known[name] for name in names]
+            below = [candidate for candidate in known if candidate.startswith(f"{name}.")]
+            meant = below or difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
+            raise ValueError(f"unknown parameter {name!r}; {hint}The model has {', '.join(known) or 'none'}")
+        found.append(known[name])
+    return found
 
 
-def _target(name: str, weight: nn.Parameter, owners: list[nn.Module], first_names: dict[int, str]) -> Target:
+def _target(
+    name: str,
+    weight: nn.Parameter,
+    owners: list[nn.Module],
+    known: dict[str, nn.Parameter],
+    first: dict[str, str],
+) -> Target:
+    _check_values(name, weight)
+    layouts = {_layout(module) for module in owners}
+    obstacle = _obstacle(name, weight, owners)
+    layout = layouts.pop() if len(layouts) == 1 else PLAIN
+    memories = {memory_of(parameter): first[other] for other, parameter in known.items()}
+    own = [module._parameters.get("bias") for module in owners]
+    biases = [memories[memory_of(bias)] for bias in own if bias is not None]
+    if not owners:
+        # Embeddings have none; attention's in_proj_weight has its in_proj_bias, a Bilinear layer its bias.
+        module, _, last = name.rpartition(".")
+        bias = ".".join(filter(None, [module, last.replace("weight", "bias")]))
+        if bias != name and bias in known and weight.dim() > 1 and known[bias].shape == weight.shape[:1]:
+            biases = [first[bias]]
+    return Target(name, weight, layout, tuple(dict.fromkeys(biases)), tuple(owners), obstacle)
+
+
+def _check_values(name: str, weight: nn.Parameter) -> None:
     if isinstance(weight, UninitializedParameter):
         raise ValueError(f"{name!r} has no values yet (a lazy module): run the model once before pruning it")
+    if weight.is_meta:
+        raise ValueError(f"{name!r} has no values (it is on the meta device): load the model's weights first")
     if not weight.dtype.is_floating_point or weight.element_size() == 1:
         raise ValueError(f"{name!r} has dtype {weight.dtype}; prunable are float64, float32, float16 and bfloat16")
-    layouts = {_layout(module) for module in owners}
-    if len(layouts) > 1:
-        raise ValueError(f"{name!r} is shared by layers that store it differently ({layouts}); prune it on its own")
-    biases = [module.bias for module in owners if isinstance(module.bias, Tensor)]
-    bias_names = dict.fromkeys(first_names[id(bias)] for bias in biases if id(bias) in first_names)
-    return Target(name, weight, layouts.pop() if layouts else PLAIN, tuple(bias_names), tuple(owners))
+
+
+def _obstacle(name: str, weight: nn.Parameter, owners: list[nn.Module]) -> str:
+    own = [(_layout(module), module._parameters["weight"]) for module in owners]
+    ways = {(layout, used.shape, used.stride()) for layout, used in own if used is not None}
+    if len(ways | {(layout, weight.shape, weight.stride()) for layout, _ in own}) > 1:
+        return "is shared by layers that store it differently, so a unit of one is no unit of the other"
+    if any(module._parameters.get("bias") is None and isinstance(module.bias, Tensor) for module in owners):
+        return "has a bias that is computed by a parametrization, which a mask cannot hold"
+    if ".parametrizations." in f".{name}" or name.endswith(("_orig", "_g", "_v")):
+        return "is what a layer computes its weight from, and how its units lie is not known"
+    return ""
 
 
 def _layout(module: nn.Module) -> Layout:

@@ -26,10 +26,11 @@ LAYERS = [
     {"criteria"},
     {"scope", "schedule", "masks", "trace"},
     {"selection", "targets"},
+    {"memory"},
     {"granularity"},
 ]
 CORE = {
-    "granularity", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "evaluate"
+    "granularity", "memory", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "evaluate"
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}
 

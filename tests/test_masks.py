@@ -69,11 +69,23 @@ def test_algebra_treats_what_is_not_named_as_kept_whole() -> None:
         ({"0.bias": [True]}, "must be a bool tensor.*not list"),
         ({"0.bias": torch.ones(3)}, r"not torch.float32; use .bool\(\)"),
         ({3: mask(1)}, "named by strings"),
+        (None, "a mapping from parameter names to bool tensors, not NoneType"),
+        ([mask(1)], "a mapping from parameter names to bool tensors, not list"),
     ],
 )
 def test_refuses_what_is_no_mask(bad: dict, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Masks(bad)
+
+
+def test_a_model_is_a_module() -> None:
+    for use in (
+        Masks({}).apply_,
+        lambda m: Masks({}, m),
+        lambda m: Masks({}).hold(m, torch.optim.SGD([torch.ones(1)])),
+    ):
+        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, not OrderedDict"):
+            use(net().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -193,7 +205,12 @@ def test_hold_follows_a_model_to_another_dtype() -> None:
         assert not model[3].weight[~masks["3.weight"]].any()
 
 
-def test_hold_wants_an_optimizer() -> None:
+def test_hold_wants_an_optimizer_of_this_model() -> None:
+    model = net()
+    with pytest.raises(ValueError, match="trains none of the masked parameters"):
+        some_masks(model).hold(model, torch.optim.SGD(copy.deepcopy(model).parameters()))
+    with pytest.raises(ValueError, match="LBFGS evaluates the model within its step"):
+        some_masks(model).hold(model, torch.optim.LBFGS(model.parameters()))
     with pytest.raises(TypeError, match=r"must be a torch.optim.Optimizer, not float"):
         some_masks(net()).hold(net(), 0.1)  # type: ignore[arg-type]
 
@@ -230,14 +247,31 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.listdir(tmp_path) == ["masks.safetensors"]
 
 
+def test_save_says_what_it_cannot_do_and_follows_links(tmp_path: Path) -> None:
+    masks = Masks({"a": mask(1, 0)})
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        masks.save(tmp_path / "missing" / "masks")
+    with pytest.raises(ValueError, match="reserves the name '__metadata__'"):
+        Masks({"__metadata__": mask(1)}).save(tmp_path / "masks")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    masks.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert Masks.load(tmp_path / "file") == masks
+
+
 def test_load_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="is not there; masks are read"):
         Masks.load(tmp_path / "missing")
     (tmp_path / "text").write_text("not tensors")
     with pytest.raises(ValueError, match="is not a safetensors file"):
         Masks.load(tmp_path / "text")
     from safetensors.torch import save_file
 
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        Masks.load(tmp_path)
+    save_file({"a": torch.ones(2)}, tmp_path / "disordered", {"format": "prunelab.masks.1"})
+    with pytest.raises(ValueError, match="holds no masks"):
+        Masks.load(tmp_path / "disordered")
     save_file({"a": torch.ones(2)}, tmp_path / "weights")
     with pytest.raises(ValueError, match=r"holds no masks written by Masks.save"):
         Masks.load(tmp_path / "weights")

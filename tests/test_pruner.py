@@ -360,6 +360,14 @@ def nan_net() -> nn.Module:
     return model
 
 
+class ListOfScores(Criterion):
+    def score(self, weights, gradients, statistics):
+        return weights.sum(1)
+
+    def scores(self, evidence):
+        return [self.score(one.weights, None, None) for one in evidence.values()]
+
+
 class TooFew(Criterion):
     def score(self, weights, gradients, statistics):
         return weights.sum()
@@ -373,7 +381,37 @@ BAD: list[tuple[type[Exception], str, Callable[[nn.Module], object]]] = [
     (TypeError, "'50%'.*0.5", lambda m: prunelab.prune(m, "50%")),
     (TypeError, "None", lambda m: prunelab.prune(m, None)),
     (TypeError, "True", lambda m: prunelab.prune(m, True)),
-    (ValueError, "unknown parameter 'fc'; the model has 0.weight", lambda m: prunelab.prune(m, 0.5, parameters=["fc"])),
+    (TypeError, "must be a number between 0 and 1, not tensor", lambda m: prunelab.prune(m, torch.tensor(1j))),
+    (TypeError, "True", lambda m: prunelab.prune(m, torch.tensor(True))),
+    (
+        ValueError,
+        "unknown parameter '0'; did you mean '0.weight' or '0.bias'",
+        lambda m: prunelab.prune(m, 0.5, parameters=["0"]),
+    ),
+    (ValueError, "did you mean '0.weight'", lambda m: prunelab.prune(m, 0.5, parameters=["0.wieght"])),
+    (
+        TypeError,
+        "must hold names such as '0.weight', not Parameters",
+        lambda m: prunelab.prune(m, 0.5, parameters=[m[0].weight]),
+    ),
+    (TypeError, r"not the class Local; write Local\(\)", lambda m: prunelab.prune(m, 0.5, scope=prunelab.scope.Local)),
+    (TypeError, r"write Filter\(\)", lambda m: prunelab.prune(m, 0.5, granularity=Filter)),
+    (TypeError, "loss must be a function", lambda m: prunelab.score(m, Saliency(), data=[], loss="mse")),
+    (TypeError, "data must be batches", lambda m: prunelab.score(m, Saliency(), data=mean_square, loss=mean_square)),
+    (
+        TypeError,
+        r"a single batch is data=\[\(inputs, targets\)\]",
+        lambda m: prunelab.score(m, Saliency(), data=examples(torch.device("cpu")), loss=mean_square),
+    ),
+    (
+        ValueError,
+        "the loss has no gradient",
+        lambda m: prunelab.score(
+            m, Saliency(), data=[examples(torch.device("cpu"))], loss=lambda o, t: mean_square(o.detach(), t)
+        ),
+    ),
+    (ValueError, "scores must return a dict", lambda m: prunelab.score(m, ListOfScores())),
+    (ValueError, "unknown parameter 'fc'; The model has 0.weight", lambda m: prunelab.prune(m, 0.5, parameters=["fc"])),
     (TypeError, r"write \['0.weight'\]", lambda m: prunelab.prune(m, 0.5, parameters="0.weight")),
     (ValueError, "no parameter to prune", lambda m: prunelab.prune(m, 0.5, parameters=[])),
     (
@@ -451,6 +489,12 @@ def test_models_that_cannot_be_pruned_say_so() -> None:
     with pytest.raises(ValueError, match=r"the weight of '0' is computed.*remove_parametrizations"):
         prunelab.prune(masked, 0.5)
     assert prunelab.prune(masked, 4 / 9, parameters=["0.weight_orig"]).removed == 4
+    with pytest.raises(ValueError, match="what a layer computes its weight from"):
+        prunelab.prune(masked, 0.5, parameters=["0.weight_orig"], granularity=Filter())
+    with pytest.raises(ValueError, match=r"'0.weight' has no values \(it is on the meta device\)"):
+        prunelab.prune(nn.Sequential(nn.Linear(3, 3, device="meta")), 0.5)
+    with pytest.raises(ValueError, match="the weight of 'Linear' is computed"):
+        prunelab.prune(peer.l1_unstructured(nn.Linear(3, 3), "weight", amount=0.5), 0.5)
     quantised = nn.Sequential(nn.Linear(3, 3).to(torch.float8_e4m3fn))
     with pytest.raises(ValueError, match=r"has dtype torch\.float8_e4m3fn"):
         prunelab.prune(quantised, 0.5)
@@ -467,7 +511,41 @@ def test_magnitude_refuses_norms_that_are_none() -> None:
             Magnitude(p)  # type: ignore[arg-type]
 
 
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    import numpy as np
+
+    assert Magnitude(np.float32(2)) == Magnitude(2)
+    assert Random(np.int64(2)) == Random(2)
+    assert Group(np.int64(2), 2) == Group(2, 2)
+    for seed in (2**70, -1):
+        with pytest.raises(ValueError, match="a seed lies between"):
+            Random(seed)
+    with pytest.raises(TypeError, match="a seed is a whole number"):
+        Random(0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("targets", [[0, 0, 0], [{"box": torch.zeros(5, 4)}] * 3, None])
+def test_targets_need_not_be_tensors(targets: object) -> None:
+    model = nn.Linear(4, 1, bias=False)
+    nn.init.ones_(model.weight)
+    data = [(torch.ones(3, 4), targets), (torch.full((1, 4), 2.0), [0])]
+    scores = prunelab.score(model, Saliency(), Filter(), data=data, loss=lambda outputs, _: outputs.square().mean())
+    # d/dw mean(x·w)² = 2·mean((x·w)·x): (3·8 + 1·32)/4 = 14 for each of 4 weights
+    assert scores["weight"].tolist() == [56.0]
+
+
+def test_gradients_inside_inference_mode() -> None:
+    x, y = examples(torch.device("cpu"))
+    expected = prunelab.score(net(), Saliency(), data=[(x, y)], loss=mean_square)
+    model = net()
+    with torch.inference_mode():
+        found = prunelab.score(model, Saliency(), data=[(x, y)], loss=mean_square)
+    assert all(torch.equal(found[name], expected[name]) for name in WEIGHTS)
+
+
 def test_a_criterion_names_only_evidence_that_exists() -> None:
+    with pytest.raises(TypeError, match=r"needs must be a set such as \{'gradients'\}"):
+        type("Odd", (Criterion,), {"needs": "gradients"})
     with pytest.raises(ValueError, match=r"names \['labels'\]; choose from"):
         type("Odd", (Criterion,), {"needs": {"labels"}})
 

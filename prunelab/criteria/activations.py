@@ -22,8 +22,8 @@ class Activations:
         inputs: (examples, I), what each input channel carried: its mean over an example's positions (the pixels of a
             convolution, the tokens of a sequence) and over the calls of a layer that runs several times in a forward.
         outputs: (examples, O), likewise for the output channels, before whatever follows the layer.
-        targets: the targets of the same examples, in the same order; tensors are joined along the first dimension, and
-            anything else is a list with one entry a batch.
+        targets: the targets of the same examples, in the same order: tensors joined along the first dimension where
+            their other dimensions agree, else a list with one entry a batch.
     """
 
     inputs: Tensor
@@ -46,15 +46,22 @@ class Watch:
         self._layers: dict[str, _Layer] = {}
         self._targets: list[Any] = []
         self._fresh: set[str] = set()
+        self._examples = 0
 
-    def batch(self, targets: Any) -> None:
-        """The forward that follows is of a new batch with these targets."""
+    def batch(self, targets: Any, examples: int) -> None:
+        """The forward that follows is of a new batch with these targets and so many examples."""
         self._targets.append(targets)
+        self._examples = examples
         self._fresh = set(self._layers)
 
     def see(self, name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         layer = self._layers[name]
         seen = _per_example(module, inputs), _per_example(module, outputs)
+        if any(len(one) != self._examples for one in seen):
+            raise ValueError(
+                f"the layer of {name!r} saw {len(seen[0])} rows where the batch has {self._examples} examples, so it "
+                "is not known which row belongs to which; leave it out with parameters=[...]"
+            )
         if name in self._fresh:
             self._fresh.remove(name)
             layer.batches.append(seen)
@@ -72,30 +79,35 @@ class Watch:
             for target in targets:
                 if not target.modules:
                     raise ValueError(
-                        f"{target.name!r} belongs to no Linear or convolution module whose activations are known"
+                        f"{target.name!r} belongs to no Linear or convolution module, so its activations are not "
+                        "known; leave it out with parameters=[...]"
                     )
                 self._layers[target.name] = _Layer()
-                handles += [module.register_forward_hook(self._hook(target.name)) for module in target.modules]
+                hook = self._hook(target.name)
+                handles += [module.register_forward_hook(hook, with_kwargs=True) for module in target.modules]
             yield self
         finally:
             for handle in handles:
                 handle.remove()
 
     def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            self.see(name, module, arguments[0].detach(), output.detach())
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+            self.see(name, module, (arguments[0] if arguments else named["input"]).detach(), output.detach())
 
         return hook
 
     def activations(self) -> Mapping[str, Activations]:
         """What was seen, by parameter name. Raises ValueError for a layer that did not run with every batch."""
         targets = self._targets
-        joined = torch.cat(targets) if targets and all(isinstance(t, Tensor) and t.dim() for t in targets) else targets
+        joined: Any = targets
+        if targets and all(isinstance(t, Tensor) and t.dim() and t.shape[1:] == targets[0].shape[1:] for t in targets):
+            joined = torch.cat(targets)
         found = {}
         for name, layer in self._layers.items():
             if len(layer.batches) != len(targets):
                 raise ValueError(
-                    f"the layer of {name!r} did not run in every forward, so its activations are not known"
+                    f"the layer of {name!r} did not run in every forward (it is skipped, or its weight is read without "
+                    "calling it), so its activations are not known; leave it out with parameters=[...]"
                 )
             means = [(a / n, b / n) for (a, b), n in zip(layer.batches, layer.calls, strict=True)]
             found[name] = Activations(torch.cat([a for a, _ in means]), torch.cat([b for _, b in means]), joined)

@@ -42,6 +42,10 @@ class Criterion(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if isinstance(cls.needs, str):
+            raise TypeError(
+                f"{cls.__name__}.needs must be a set such as {{{cls.needs!r}}}, not the string {cls.needs!r}"
+            )
         if unknown := set(cls.needs) - EVIDENCE:
             raise ValueError(f"{cls.__name__}.needs names {sorted(unknown)}; choose from {sorted(EVIDENCE)}")
 

@@ -41,12 +41,13 @@ def measure(
     examples = 0
     with ExitStack() as stack:
         stack.enter_context(undisturbed(model))
+        if loss is not None and any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN's have no gradient in eval mode
         if gradients is not None:
             stack.enter_context(gradients.differentiable())
         if activations:
             stack.enter_context(watch.on(targets))
-        for outputs, labels in _forwards(model, data, watch):
-            count = _examples(labels, outputs)
+        for outputs, labels, count in _forwards(model, data, watch):
             examples += count
             if gradients is not None:
                 gradients.add(outputs, labels, count)
@@ -64,7 +65,8 @@ class _MeanGradient:
 
     def __init__(self, parameters: Sequence[Tensor], loss: Loss) -> None:
         self._parameters, self._loss = parameters, loss
-        self._sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+        with torch.inference_mode(False):  # a sum made in inference mode could not be added to outside of it
+            self._sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
@@ -73,7 +75,7 @@ class _MeanGradient:
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 yield
         finally:
             for parameter in frozen:
@@ -84,6 +86,8 @@ class _MeanGradient:
         if not isinstance(value, Tensor) or value.dim() != 0:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"loss must return a scalar tensor, the mean over the batch; it returned {got}")
+        if not value.requires_grad:
+            raise ValueError("the loss has no gradient: it was detached, or made from numbers instead of the outputs")
         for total, gradient in zip(
             self._sums, torch.autograd.grad(value, self._parameters, allow_unused=True), strict=True
         ):
@@ -94,26 +98,52 @@ class _MeanGradient:
         return [total / examples for total in self._sums]
 
 
-def _forwards(model: nn.Module, data: Batches, watch: Watch) -> Iterator[tuple[Any, Any]]:
-    """(outputs, targets) of each batch, on the model's device; `watch` is told when a batch begins."""
+def _forwards(model: nn.Module, data: Batches, watch: Watch) -> Iterator[tuple[Any, Any, int]]:
+    """(outputs, targets, number of examples) of each batch, on the model's device; `watch` is told when one begins."""
     device = device_of(model)
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(f"data must yield (inputs, targets) pairs, not {type(batch).__name__}: {batch!r:.60}")
+            raise TypeError(
+                f"data must yield (inputs, targets) pairs, not {type(batch).__name__}: {batch!r:.60}; a single batch "
+                "is data=[(inputs, targets)]"
+            )
         # A DataLoader turns a tuple of inputs into a list.
         inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
         positional, named = call_arguments(inputs, device)
         labels = to_device(batch[1], device)
-        watch.batch(labels)
-        yield model(*positional, **named), labels
+        examples = _examples(labels, inputs)
+        watch.batch(labels, examples)
+        yield model(*positional, **named), labels, examples
 
 
-def _examples(*values: Any) -> int:
-    """The length of the first dimension of the first tensor found in nested tuples, lists and dicts; 1 without any."""
-    for value in values:
-        if isinstance(value, Tensor) and value.dim():
-            return value.shape[0]
-        inner = list(value.values()) if isinstance(value, Mapping) else value
-        if isinstance(inner, tuple | list) and inner:
-            return _examples(*inner)
+def _examples(labels: Any, inputs: Any) -> int:
+    """How many examples a batch has: the length of the targets if they are a tensor, else of the first input."""
+    for value in (labels, inputs):
+        first = _first_tensor(value) if value is inputs else value
+        if isinstance(first, Tensor) and first.dim():
+            return first.shape[0]
     return 1
+
+
+def _first_tensor(value: Any) -> Any:
+    """The first tensor in nested tuples, lists and dicts."""
+    while isinstance(value, Mapping | tuple | list) and value:
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
+    return value
+
+
+@contextmanager
+def as_masked(targets: Sequence[Target], kept: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, what the targets do not keep is zero; outside, every weight has its own bits again."""
+    saved = []
+    try:
+        for target in targets:
+            mask = kept.get(target.name)
+            values = target.weight.detach()
+            if mask is not None and bool(values[~mask].any()):
+                saved.append((values, values.clone()))
+                values.masked_fill_(~mask, 0)
+        yield
+    finally:
+        for values, before in saved:
+            values.copy_(before)

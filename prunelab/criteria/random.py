@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -25,8 +26,11 @@ class Random(Criterion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
             raise TypeError(f"Random(seed={self.seed!r}): a seed is a whole number")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"Random(seed={self.seed}): a seed lies between 0 and 2**63 - 1")
+        object.__setattr__(self, "seed", int(self.seed))
 
     def score(self, weights: Tensor, gradients: Tensor | None, statistics: Activations | None) -> Tensor:
         return self._draw(weights, torch.Generator().manual_seed(self.seed))

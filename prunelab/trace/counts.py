@@ -1,4 +1,4 @@
-"""Counting the elements of weights that are not zero, and telling which tensors are the same memory."""
+"""Counting the elements of weights that are not zero."""
 
 from __future__ import annotations
 
@@ -9,27 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-
-def memory_of(tensor: Tensor) -> tuple[Any, ...]:
-    """A key that two tensors share if they are the same piece of memory: tied parameters, a matrix and its transpose.
-
-    Tensors that leave gaps in their memory or repeat it (slices with steps, expanded ones) share it with their like.
-    """
-    if tensor.layout != torch.strided:
-        return (id(tensor),)
-    place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.numel())
-    return place if _is_dense(tensor) else (*place, tensor.shape, tensor.stride())
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill their piece of memory, each once, in whatever order."""
-    filled = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != filled:
-                return False
-            filled *= size
-    return True
+from prunelab.memory import memory_of
 
 
 class NonzeroCounter:

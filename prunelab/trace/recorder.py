@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunelab.memory import memory_of
 from prunelab.targets import unwrap
-from prunelab.trace.counts import NonzeroCounter, memory_of
+from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, device_of, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight

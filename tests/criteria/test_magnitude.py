@@ -28,6 +28,14 @@ def test_half_precision_is_summed_in_float32() -> None:
     assert Magnitude().score(weights.double(), None, None).dtype == torch.float64
 
 
+def test_no_square_overflows_or_vanishes() -> None:
+    for scale in (1e20, 1e-30):
+        rows = scale * torch.tensor([[3.0, 4.0], [1.0, 0.0], [2.0, 0.0]])
+        torch.testing.assert_close(
+            Magnitude(2).score(rows, None, None), scale * torch.tensor([5.0, 1.0, 2.0]), atol=0, rtol=1e-6
+        )
+
+
 def test_units_without_members() -> None:
     for p in (1, math.inf):
         assert Magnitude(p).score(torch.empty(3, 0), None, None).tolist() == [0.0] * 3

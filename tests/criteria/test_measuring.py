@@ -98,6 +98,38 @@ def test_a_criterion_may_need_everything_at_once() -> None:
     assert masks["0.bias"].sum() == 2
 
 
+def test_rows_that_are_no_examples_are_refused() -> None:
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x.reshape(-1, 4)).reshape(*x.shape[:2], 2)
+
+    with pytest.raises(ValueError, match=r"'a.weight' saw 10 rows where the batch has 2 examples.*parameters="):
+        prunelab.score(Flattened(), Watching(), Filter(), data=[(torch.ones(2, 5, 4), torch.zeros(2))])
+
+
+def test_inputs_by_name_and_targets_of_several_shapes() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(input=x)
+
+    criterion = Watching()
+    batches = [(torch.ones(2, 4), torch.zeros(2, 3)), (torch.ones(2, 4), torch.zeros(2, 5))]
+    prunelab.score(Named(), criterion, Filter(), data=batches)
+    assert criterion.seen[0].inputs.shape == (4, 4)
+    assert [tuple(target.shape) for target in criterion.seen[0].targets] == [(2, 3), (2, 5)]
+    attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    with pytest.raises(ValueError, match=r"'self_attn.out_proj.weight' did not run in every forward.*parameters="):
+        prunelab.score(attention, Watching(), Filter(), data=[(torch.ones(2, 3, 4), torch.zeros(2))])
+
+
 def test_what_cannot_be_watched_is_said_and_hooks_go_even_when_the_model_raises() -> None:
     class Sometimes(nn.Module):
         def __init__(self) -> None:
