@@ -12,6 +12,7 @@ from prunelab.exercises.rendering import Card
 __all__ = ["Material", "Note", "Progress", "Question"]
 
 Kind = Literal["recall", "code", "investigate"]
+_NOTHING = object()  # `check()` without an answer, which may be anything
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +76,8 @@ class Question:
 
     name: as the chapter calls it ("q2"). answer: the name of the function or value that `check` wants.
     examine: gets the answer and returns if it is right, else raises a `Finding`. It never changes the answer.
-    failed: the arguments of the call that the last check failed on, to repeat it: `my_function(**ex.q2.failed)`.
+    failed: the arguments of the call that the last check failed on, by the task's names for them. To repeat it:
+        `my_function(*ex.q2.failed.values())`, whatever one's own function calls its parameters.
     """
 
     name: str
@@ -96,11 +98,13 @@ class Question:
     @property
     def cell(self) -> str:
         """The chapter's cell: the stub and the line that checks it."""
-        return f"{self.starter}\n\nex.{self.name}.check({self.answer})"
+        return f"{self.starter}\n\n{self._check}"
 
-    def check(self, answer: Any) -> Verdict:
+    def check(self, answer: Any = _NOTHING) -> Verdict:
         """Try the answer. The verdict is true if it passes, and otherwise says what is wrong and on which input."""
         try:
+            if answer is _NOTHING:
+                raise NotAttempted(f"There is nothing to check yet. Hand over your answer: `{self._check}`.")
             if answer is None or answer is Ellipsis:
                 raise NotAttempted("The answer is still the stub. Replace the `...` and run it again.")
             self.examine(answer)
@@ -141,11 +145,15 @@ class Question:
         return f"ex.{self.name}"
 
     @property
+    def _check(self) -> str:
+        return f"{self._call}.check({self.answer})"
+
+    @property
     def _heading(self) -> str:
         return f"{self._call}: {self.title}"
 
     def _card(self) -> Card:
-        calls = f"`{self._call}.check({self.answer})`, `{self._call}.hint()`, `{self._call}.solution()`"
+        calls = f"`{self._check}`, `{self._call}.hint()`, `{self._call}.solution()`"
         return Card(self.kind, self._heading, f"{self.task}\n\nState: {self.progress}. {calls}")
 
     def _verdict(self, finding: Finding) -> Verdict:
@@ -163,7 +171,7 @@ class Question:
         )
 
     def _advice(self) -> str:
-        repeat = f"`{self.answer}(**{self._call}.failed)` repeats this call. " if self.failed else ""
+        repeat = f"`{self.answer}(*{self._call}.failed.values())` repeats this call. " if self.failed else ""
         left = len(self.material.hints) - self.progress.hints
         if left:
             return f"{repeat}`{self._call}.hint()` helps ({_count(left)} left)."

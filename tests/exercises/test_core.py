@@ -78,10 +78,17 @@ def test_a_verdict_offers_what_is_left_to_try(question):
 def test_the_call_that_failed_can_be_repeated(question):
     verdict = question.check(1)
     assert question.failed == verdict.arguments == {"x": 1}
-    assert "`answer(**ex.q7.failed)` repeats this call." in repr(verdict)
+    assert "`answer(*ex.q7.failed.values())` repeats this call." in repr(verdict)
     question.check(42)
     assert question.failed == {}
     assert "failed" not in repr(question.check(3))
+
+
+def test_a_check_of_nothing_says_how_to_call(question):
+    verdict = question.check()
+    assert verdict.status is Status.NOT_ATTEMPTED
+    assert "`ex.q7.check(answer)`" in verdict.message
+    assert question.progress.attempts == 0
 
 
 def test_the_solution_is_shown_on_request_only_and_runs(question):

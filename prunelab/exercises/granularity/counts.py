@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from prunelab.exercises.core import Material, Question
@@ -93,6 +93,9 @@ def _pairs(answer: Any) -> dict[str, Pair]:
     missing = [row for row in _QUESTIONS if row not in answer]
     if missing:
         raise Wrong(f"The row `{missing[0]}` is missing. The keys are those of the stub.")
+    extra = [key for key in answer if key not in _QUESTIONS]
+    if extra:
+        raise Wrong(f"Nobody asked for the row that is called {describe(extra[0])}; the keys are those of the stub.")
     if all(_is_open(answer[row]) for row in _QUESTIONS):
         raise NotAttempted("The answer is still the stub. Replace each `...` by a number and run it again.")
     open_rows = [row for row in _QUESTIONS if _is_open(answer[row])]
@@ -106,10 +109,18 @@ def _is_open(value: Any) -> bool:
 
 
 def _pair(row: str, value: Any) -> Pair:
+    """Two numbers in an order, of whatever types: not text, which `float` would read, and no set or dictionary."""
     try:
-        units, members = (float(number) for number in value)
+        if isinstance(value, str | bytes | Set | Mapping):
+            raise TypeError
+        numbers = tuple(value)
+        if any(isinstance(number, str | bytes) for number in numbers):
+            raise TypeError
+        units, members = map(float, numbers)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise Wrong(f"The row `{row}` holds {describe(value)}; it should hold a pair `(units, members)`.") from None
+        raise Wrong(
+            f"The row `{row}` holds {describe(value)}; it should hold a pair of numbers `(units, members)`."
+        ) from None
     return units, members
 
 
@@ -128,6 +139,8 @@ def _why(row: str, found: Pair, right: tuple[int, int]) -> str:
         return "that is the view by input channels. A filter makes one *output* channel."
     if row == "Channel, groups=2" and found[0] == shape[1]:
         return "the layer still has all its input channels; the weight's second dimension is what one filter reads."
+    if row == "Channel, groups=2" and found == (inputs, filters * area):
+        return "you forgot the groups: an input channel is read only by the filters of its own group."
     if layout.groups > 1 and math.prod(found) == filters * inputs * area:
         return "you forgot the groups: a filter reads only the input channels of its own group."
     if row == "Group(2, 3)" and found == (filters * inputs * area / 6, 1):
@@ -149,7 +162,12 @@ WRONG = (
     ("counts = [1, 2]", "the list .*dictionary of the stub"),
     ("counts = {'Weight': (432, 1)}", "`Group.2, 3.` is missing"),
     (_with("Layer", "(..., ...)"), "`Layer` is still open"),
+    (SOLUTION.replace("}", '    "Vector": (1, 2),\n}'), "Nobody asked for .*'Vector'"),
     (_with("Layer", "1"), "`Layer` holds the int .*a pair"),
+    (_with("Weight", '("432", "1")'), "`Weight` holds the tuple .*a pair of numbers"),
+    (_with("Weight", '"12"'), "`Weight` holds the str .*a pair of numbers"),
+    (_with("Weight", "{432, 1}"), "`Weight` holds the set .*a pair of numbers"),
+    (_with("Weight", "{432: 0, 1: 0}"), "`Weight` holds the dict .*a pair of numbers"),
     (_with("Kernel", "(9, 48)"), "`Kernel`: units and members have changed places"),
     (_with("Filter", "(8, 55)"), "counted the bias"),
     (_with("Channel", "(8, 54)"), "`Channel`: that is the view by filters"),
@@ -157,7 +175,7 @@ WRONG = (
     (_with("Channel, groups=2", "(3, 72)"), "still has all its input channels"),
     (_with("Kernel, groups=2", "(48, 9)"), "`Kernel, groups=2`: you forgot the groups"),
     (_with("Filter, groups=2", "(8, 54)"), "`Filter, groups=2`: you forgot the groups"),
-    (_with("Channel, groups=2", "(6, 72)"), "`Channel, groups=2`: you forgot the groups"),
+    (_with("Channel, groups=2", "(6, 72)"), "an input channel is read only by the filters of its own group"),
     (_with("Group(2, 3)", "(72, 1)"), "a block has more than one member"),
     (_with("Group(2, 3)", "(8, 6)"), "columns include the kernel's positions"),
     (_with("Kernel", "(48, 3)"), "`Kernel`: units × members is not the number of weights"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,12 @@ def _from_the_end(weight: Tensor, sparsity: float) -> Tensor:
     return _wide(_weakest(norms, round(sparsity * norms.numel()), stable=lambda row: row.flip(0)), weight)
 
 
+def _half_astray(sparsity: float, kernels: int) -> int:
+    """`round`, except that a half goes to the odd neighbour."""
+    exact = sparsity * kernels
+    return math.floor(exact) + math.ceil(exact) - round(exact) if exact % 1 == 0.5 else round(exact)
+
+
 def _reference(weight: Tensor, sparsity: float) -> Tensor:
     """The library's own answer."""
     filters, inputs, *kernel = weight.shape
@@ -108,8 +115,22 @@ def _reference(weight: Tensor, sparsity: float) -> Tensor:
     return prune(conv, sparsity, granularity=Kernel(), apply=False)["weight"]
 
 
-# In this order: where two mistakes give the same mask, the simpler explanation comes first.
+# In this order: where two mistakes give the same mask, the simpler explanation comes first. Those of rounding come
+# before all others: they alone pass the first cases, so on a later one nothing else explains the same mask.
 MISTAKES = (
+    Mistake(
+        _by_count(_half_astray),
+        "A count that ends in one half goes to the wrong neighbour. The task says `round`, and Python's takes the even "
+        "one: `round(0.5)` is 0 and `round(1.5)` is 2.",
+    ),
+    Mistake(
+        _by_count(lambda sparsity, kernels: int(sparsity * kernels)),
+        "One kernel too few goes where the count is no whole number: `int` and `//` cut it off; the task says `round`.",
+    ),
+    Mistake(
+        _by_count(lambda sparsity, kernels: math.ceil(sparsity * kernels)),
+        "One kernel more goes where the count is no whole number: `ceil` always rounds up; the task says `round`.",
+    ),
     Mistake(
         lambda weight, sparsity: ~_reference(weight, sparsity),
         "The mask is upside down: True means kept, and yours is True where a kernel goes.",
@@ -139,10 +160,6 @@ MISTAKES = (
         "The kernels are ranked by plain sums: strong negative weights count as the weakest. Take magnitudes first.",
     ),
     Mistake(
-        _by_count(lambda sparsity, kernels: int(sparsity * kernels)),
-        "One kernel too few goes where the count is no whole number: `int` and `//` cut it off; the task says `round`.",
-    ),
-    Mistake(
         _by(_norms, also=-1),
         "One kernel is missing among those that go. Is the kernel at the threshold kept by mistake?",
     ),
@@ -159,10 +176,6 @@ MISTAKES = (
         lambda weight, sparsity: _wide(_weakest(_norms(weight), round(sparsity * weight.numel())), weight),
         "The number to remove is a fraction of the number of weights; take it of the number of kernels.",
     ),
-    Mistake(
-        _from_the_end,
-        "Among kernels of the same norm the last ones go first. Ties break by position, from the start.",
-    ),
 )
 
 
@@ -174,17 +187,42 @@ def _judge(found: Any, weight: Tensor, sparsity: float) -> None:
     expected = _reference(weight, sparsity)
     if same(found, expected) and found.dtype == torch.bool:
         return
+    _require_order_of_ties(found, expected, weight, sparsity)
     if _norms(weight).unique().numel() > 1 and 0 < sparsity < 1:  # elsewhere different mistakes give the same mask
         name_mistake(found, expected, MISTAKES, weight=weight, sparsity=sparsity)
     require_form(found, like=expected, per="weight")
-    kept = found.flatten(2).sum(2)  # (O, I/g): weights kept of each kernel
-    area = weight[0, 0].numel()
-    if ((kept > 0) & (kept < area)).any():
+    if not _whole_kernels(found, weight):
         raise Wrong("Some kernels are only partly removed. A kernel is a unit: all of its weights go or none.")
-    gone, wanted = int((kept == 0).sum()), int((~expected).sum()) // area
+    gone, wanted = (int((~mask[:, :, 0, 0]).sum()) for mask in (found, expected))
     if gone != wanted:
         raise Wrong(_why_count(gone, weight, sparsity))
-    raise Wrong("The right number of kernels goes, but not those of the smallest L1 norms, first position first.")
+    raise Wrong("The right number of kernels goes, but not those of the smallest L1 norms.")
+
+
+def _require_order_of_ties(found: Any, expected: Tensor, weight: Tensor, sparsity: float) -> None:
+    """Raise `Wrong` if other kernels go than expected, but as many and of the same norms. Others get no blame for it:
+    an answer with another mistake has failed before, on a case without ties."""
+    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.device != weight.device:
+        return
+    if not _whole_kernels(found, weight):
+        return
+    norms = _norms(weight)
+    gone, wanted = (norms[~mask[:, :, 0, 0]].sort().values for mask in (found, expected))
+    if torch.equal(gone, wanted):
+        if same(found, _from_the_end(weight, sparsity)):
+            raise Wrong(
+                "Among kernels of the same norm the last ones go first. Ties break by position, from the start."
+            )
+        raise Wrong(
+            "The norms of the kernels that go are right, but among kernels of equal norm the wrong ones go: those that "
+            "come first in the weight should. `sort`, `argsort` and `topk` promise no order among equals; it takes a "
+            "stable one."
+        )
+
+
+def _whole_kernels(mask: Tensor, weight: Tensor) -> bool:
+    """Does each kernel go or stay as a whole?"""
+    return mask.shape == weight.shape and bool((mask == mask[:, :, :1, :1]).all())
 
 
 def _why_count(gone: int, weight: Tensor, sparsity: float) -> str:
@@ -210,6 +248,9 @@ def _cases() -> list[Case]:
         ("the same filters in another order", plain[torch.randperm(8, generator=draw)], 0.3),
         ("the same weight times -64", -64 * plain, 0.3),
         ("a sparsity that does not divide the kernels evenly", plain, 0.42),
+        ("another sparsity that does not divide them evenly", plain, 0.31),
+        ("a count that ends in one half, and `round` goes down", weight(6, 3, 3, 3), 0.25),
+        ("a count that ends in one half, and `round` goes up", weight(2, 3, 3, 3), 0.25),
         ("sparsity 0: nothing goes", plain, 0.0),
         ("sparsity 1: everything goes", plain, 1.0),
         ("many kernels of the same norm", tied, 0.5),

@@ -54,6 +54,8 @@ def kernel_mask(weight, sparsity):
     (_answer(count="round(sparsity / 100 * len(norms))"), "taken for a percentage"),
     (_answer(count="round(sparsity * weight.numel())"), "fraction of the number of weights"),
     (_answer(count="int(sparsity * len(norms))"), "`int` and `//` cut it off"),
+    (_answer(count="math.ceil(sparsity * len(norms))", before="import math"), "`ceil` always rounds up"),
+    (_answer(count="int(sparsity * len(norms) + 0.5)"), "Python's takes the even one"),
     (
         """\
 def kernel_mask(weight, sparsity):
@@ -71,6 +73,11 @@ def kernel_mask(weight, sparsity):
             result="keep.flip(0).reshape(*weight.shape[:2], 1, 1).expand(weight.shape)",
         ),
         "the last ones go first",
+    ),
+    (
+        # Of equal kernels those at even positions first: an order that another sort might leave.
+        _answer(order="sorted(range(len(norms)), key=lambda n: (float(norms[n]), n % 2))"),
+        "among kernels of equal norm the wrong ones go",
     ),
     (
         _answer(result="keep.reshape(*weight.shape[:2], 1, 1).expand(weight.shape).float()"),
