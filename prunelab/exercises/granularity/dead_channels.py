@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,21 +11,27 @@ from torch import Tensor, nn
 from prunelab.exercises.calling import Case, try_cases
 from prunelab.exercises.core import Material, Question
 from prunelab.exercises.describing import describe
+from prunelab.exercises.granularity.dead_channels_count import removable, why
 from prunelab.exercises.outcome import Wrong
 
-__all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG", "removable"]
+__all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 Readable = nn.Conv2d | nn.Linear
 T = TypeVar("T", nn.Conv2d, nn.Linear)
 
 TASK = """
-One network loses half of its single weights, another half of the filters of every convolution. Predict first: what
-fraction of the parameters can be deleted for good from each, so that smaller dense layers compute the same?
+One network loses half of its single weights, another half of the filters of every convolution. Predict first, and note
+it down: what fraction of the weights between two convolutions can be deleted for good from each, so that smaller dense
+layers compute the same?
 
 Then count. Write `removable(layers, masks)`: the number of parameters, biases included, that can be deleted from a
 chain of layers in which each reads what the one before it made (a ReLU in between keeps zero at zero). A filter, or a
-Linear layer's output neuron, is dead if its mask keeps none of its weights. It goes with its bias; so does every weight
-of the next layer that reads it. After a Flatten a channel is several neighbouring input features of the Linear layer.
+Linear layer's output neuron, is dead if its own mask keeps none of its weights; count the last layer's dead outputs
+too. It goes with its bias; so does every weight of the next layer that reads it. After a Flatten a channel is several
+neighbouring input features of the Linear layer.
+
+Nothing else counts as dead: not a filter whose kept weights read only dead channels (its bias still makes a constant),
+and not one that nobody reads (it could go as well; leave it aside here).
 """
 
 STARTER = '''\
@@ -67,39 +72,11 @@ HINTS = (
 )
 
 TAKEAWAY = (
-    "Where a layer loses half of its filters and half of its inputs, a quarter of its weights stay: 1 - (1 - s)² go. "
-    "Of half of the single weights nothing goes for good: the zeros stay in their dense tensors, and only storage or "
+    "Compare with your prediction: between two layers that each lose a share s of their filters, about 1 - (1 - s)² of "
+    "the weights go, three quarters for a half; a layer that is pruned on one side only, like the first, loses s. Of "
+    "half of the single weights nothing goes for good: the zeros stay in their dense tensors, and only storage or "
     "special hardware can profit. That is the price of a fine granularity."
 )
-
-
-def removable(
-    layers: Sequence[nn.Module],
-    masks: Sequence[Tensor],
-    *,
-    rows: bool = True,
-    columns: bool = True,
-    once: bool = True,
-    biases: bool = True,
-    spread: bool = True,
-) -> int:
-    """The right count; each switch that is turned off is a misconception.
-
-    rows: dead filters go. columns: so do the weights of the next layer that read them. once: a weight in both counts
-    once. biases: a dead filter's bias goes. spread: a channel owns several features after a Flatten.
-    """
-    count = 0
-    dead = torch.zeros(1, dtype=torch.bool)
-    for layer, mask in zip(layers, masks, strict=True):
-        matrix = mask.flatten(1)
-        width = matrix.shape[1] // len(dead) if spread or mask.dim() > 2 else 1
-        reads = torch.zeros(matrix.shape[1], dtype=torch.bool)
-        reads[: len(dead) * width] = dead.repeat_interleave(width)
-        dead = ~matrix.any(dim=1)
-        down, across = (dead & rows)[:, None].expand_as(matrix), (reads & columns).expand_as(matrix)
-        count += int((down | across).sum()) if once else int(down.sum()) + int(across.sum())
-        count += int(dead.sum()) if biases and layer.bias is not None else 0
-    return count
 
 
 def examine(answer: Any) -> None:
@@ -109,7 +86,7 @@ def examine(answer: Any) -> None:
 def _judge(found: Any, layers: list[nn.Module], masks: list[Tensor]) -> None:
     count = _whole_number(found)
     if count != removable(layers, masks):
-        raise Wrong(_why(count, layers, masks))
+        raise Wrong(why(count, layers, masks))
 
 
 def _whole_number(found: Any) -> int:
@@ -121,43 +98,6 @@ def _whole_number(found: Any) -> int:
     if isinstance(found, str) or not number.is_integer():
         raise Wrong(f"The function returns {describe(found)}; it should return a count, an int.")
     return int(number)
-
-
-def _why(count: int, layers: list[nn.Module], masks: list[Tensor]) -> str:
-    """What kind of mistake leads to this count."""
-    parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
-    zeros = sum(int((~mask).sum()) for mask in masks)
-    explanations = [
-        (
-            zeros,
-            "That is the number of zero weights. A zero inside a dense tensor still takes its place: only whole rows "
-            "and columns can be cut out of the matrix.",
-        ),
-        (
-            removable(layers, masks, columns=False),
-            "Only the dead filters themselves are counted. What becomes of the next layer's weights that read them?",
-        ),
-        (
-            removable(layers, masks, rows=False, biases=False),
-            "Only the readers of dead channels are counted; the dead filters themselves go too.",
-        ),
-        (
-            removable(layers, masks, once=False),
-            "Some parameters count twice: a dead filter's weight that also reads a dead channel is one parameter.",
-        ),
-        (removable(layers, masks, biases=False), "The biases are missing: a dead filter takes its bias along."),
-        (
-            removable(layers, masks, spread=False),
-            "After the Flatten each channel is several input features, but only one is counted for each dead channel.",
-        ),
-        (parameters - removable(layers, masks), "That is what stays; the task asks what can be deleted."),
-    ]
-    for explained, message in explanations:
-        if count == explained:
-            return message
-    if count > parameters:
-        return f"The count {count} is larger than the number of parameters, so something is counted more than once."
-    return f"The count {count} is {'too small' if count < removable(layers, masks) else 'too large'}."
 
 
 def _cases() -> list[Case]:
@@ -183,8 +123,14 @@ def _cases() -> list[Case]:
         mask[:, 0] = True  # no row is all False by chance
         return mask
 
+    def without(layer: Readable, where: tuple[int | slice | Tensor, ...]) -> Tensor:
+        mask = alive(layer)
+        mask[where] = False
+        return mask
+
     network: list[Readable] = [conv(3, 6, 3), conv(6, 10, 3), linear(10 * 4, 5)]
     halves = [filters(network[0], 3), filters(network[1], 5), alive(network[2])]
+    living = halves[0].flatten(1).any(1)  # (6,): the filters of the first convolution that are left
     mlp: list[Readable] = [linear(7, 6), linear(6, 9, bias=False), linear(9, 4)]
     plain: list[Readable] = [conv(2, 4, 3, bias=False), conv(4, 8, 1, bias=False)]
     tries: list[tuple[str, list[Readable], list[Tensor]]] = [
@@ -194,6 +140,16 @@ def _cases() -> list[Case]:
         ("dead filters among scattered zeros", network, [halves[0] & scattered(network[0]), *halves[1:]]),
         ("convolutions without biases", plain, [filters(plain[0], 1), filters(plain[1], 3)]),
         ("three Linear layers, the middle one without a bias", mlp, [filters(layer, 2) for layer in mlp]),
+        (
+            "a filter of the second convolution keeps only weights that read dead channels",
+            network,
+            [halves[0], without(network[1], (3, living)), alive(network[2])],
+        ),
+        (
+            "the second convolution keeps no weight that reads channel 2, which is alive",
+            network,
+            [without(network[0], (4,)), without(network[1], (slice(None), 2)), alive(network[2])],
+        ),
         ("every filter of the first layer is dead", network, [filters(network[0], 6), *map(alive, network[1:])]),
         ("a single layer", network[:1], halves[:1]),
     ]
@@ -236,6 +192,25 @@ WRONG = (
     (
         _counting("return count", "return sum(p.numel() for layer in layers for p in layer.parameters()) - count"),
         "That is what stays",
+    ),
+    (
+        _counting("zip(layers, masks)", "[pair for pair in zip(layers, masks) if isinstance(pair[0], nn.Conv2d)]"),
+        "Only the convolutions are counted",
+    ),
+    (
+        _counting("dead = ~matrix.any(dim=1)", "dead = ~matrix.any(dim=1) & (layer is not layers[-1])"),
+        "The last layer's dead outputs are not counted",
+    ),
+    (_counting("dead = ~matrix.any(dim=1)", "dead = ~(matrix & ~columns).any(dim=1)"), "this one still passes on"),
+    (
+        _counting(
+            "dead = ~matrix.any(dim=1)  # (O,)",
+            "dead = ~matrix.any(dim=1)\n"
+            "        later = masks[[layer is one for one in layers].index(True) + 1 :]\n"
+            "        if later:\n"
+            "            dead = dead | ~later[0].flatten(1).any(0).reshape(len(dead), -1).any(1)",
+        ),
+        "because nobody reads it",
     ),
     (_counting("return count", "return 5 * count"), "larger than the number of parameters"),
     (_counting("return count", "return max(count - 1, 0)"), "too small"),
