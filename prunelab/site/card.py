@@ -29,7 +29,9 @@ from prunelab.site.buttons import is_notebook
 from prunelab.site.stale import device_of
 
 _LOG = logging.getLogger(__name__)
-_WORDS_PER_MINUTE = 200
+# Text that is to be understood, not skimmed; a displayed equation takes half a minute more.
+_WORDS_PER_MINUTE = 130
+_MINUTES_PER_EQUATION = 0.5
 _KEYS = frozenset({"difficulty", "module", "requires", "minutes_read"})
 _GPU = Path("benchmarks") / "results" / "chapters-cuda.json"
 
@@ -52,7 +54,9 @@ def place(app: Sphinx, doctree: nodes.document) -> None:
     if (Path(app.srcdir) / _GPU).is_file():  # a dependency that is missing would make the page outdated for ever
         app.env.note_dependency(str(Path(app.srcdir) / _GPU))
     words = sum(len(re.findall(r"\w+", node.astext())) for node in doctree.findall(nodes.paragraph))
-    minutes = chosen.get("minutes_read") or max(1, math.ceil(words / _WORDS_PER_MINUTE))
+    equations = sum(1 for _ in doctree.findall(nodes.math_block))
+    estimate = words / _WORDS_PER_MINUTE + equations * _MINUTES_PER_EQUATION
+    minutes = chosen.get("minutes_read") or max(1, math.ceil(estimate))
     node = card(docname=docname, difficulty=str(chosen.get("difficulty", "")), minutes=int(minutes))
     node["module"] = str(chosen.get("module", ""))
     labels = chosen.get("requires") or []

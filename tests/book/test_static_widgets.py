@@ -31,6 +31,8 @@ def test_every_slider_of_an_exploration_switches_results(
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(200)
             assert int(float(slider.get_attribute("aria-valuenow") or 0)) == first + 1
+            row = slider.locator("xpath=ancestor::*[contains(@class, 'widget-hslider')][1]")
+            assert slider.get_attribute("aria-valuetext") == row.locator(".widget-readout").inner_text().strip()
             after = exploration.evaluate(SHOWN)
             assert after != before, "the slider moved and the result did not"
             before = after

@@ -40,6 +40,11 @@
       const which = handles.length > 1 ? (index ? ", upper end" : ", lower end") : "";
       handle.setAttribute("aria-label", (text || "Slider") + which);
     });
+    // A slider over labels tells only the position, "2"; what it means stands in the readout.
+    const readout = widget.querySelector(".widget-readout");
+    if (readout && handles.length === 1 && handles[0].getAttribute("aria-valuetext") !== readout.textContent) {
+      handles[0].setAttribute("aria-valuetext", readout.textContent);
+    }
     widget.querySelectorAll(".widget-readout[contenteditable]").forEach((readout) => {
       readout.setAttribute("role", "textbox");
       readout.setAttribute("aria-label", (text || "Slider") + ", value");
@@ -70,7 +75,7 @@
   toggles();
   citations();
   soon();
-  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(soon).observe(document.body, { childList: true, characterData: true, subtree: true });
   window.addEventListener("resize", soon);
   window.addEventListener("load", soon);
 })();
