@@ -345,6 +345,7 @@ UNCOUNTED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize(("function", "name"), UNCOUNTED.values(), ids=UNCOUNTED.keys())
 def test_a_product_in_disguise_is_named(function: Any, name: str) -> None:
     record = trace(Call(function), torch.eye(4))
