@@ -22,7 +22,7 @@ class Watching(Criterion):
     def score(self, weights, gradients, statistics):
         assert gradients is None
         self.seen.append(statistics)
-        return statistics.outputs.var(0)
+        return statistics.outputs.var(0, correction=0)
 
 
 def network() -> nn.Sequential:
@@ -53,7 +53,7 @@ def test_channel_means_of_every_example_in_the_order_of_the_data(sizes: list[int
         torch.testing.assert_close(linear.inputs, model[1:4](after))
         torch.testing.assert_close(linear.outputs, model(x))
     assert convolution.targets.tolist() == linear.targets.tolist() == list(range(10))
-    torch.testing.assert_close(scores["0.weight"], convolution.outputs.var(0))
+    torch.testing.assert_close(scores["0.weight"], convolution.outputs.var(0, correction=0))
     assert not any(module._forward_hooks for module in model.modules())
 
 

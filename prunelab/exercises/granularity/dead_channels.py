@@ -102,58 +102,63 @@ def _whole_number(found: Any) -> int:
 
 def _cases() -> list[Case]:
     draw = torch.Generator().manual_seed(4)
-
-    def conv(inputs: int, filters: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
-        # skip_init draws no random numbers: a check must leave the learner's random state alone.
-        return _filled(nn.utils.skip_init(nn.Conv2d, inputs, filters, kernel, bias=bias))
-
-    def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-        return _filled(nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias))
-
-    def alive(layer: Readable) -> Tensor:
-        return torch.ones(layer.weight.shape, dtype=torch.bool)
-
-    def filters(layer: Readable, count: int) -> Tensor:
-        mask = alive(layer)
-        mask[torch.randperm(len(mask), generator=draw)[:count]] = False
-        return mask
-
-    def scattered(layer: Readable) -> Tensor:
-        mask = torch.rand(layer.weight.shape, generator=draw) < 0.5
-        mask[:, 0] = True  # no row is all False by chance
-        return mask
-
-    def without(layer: Readable, where: tuple[int | slice | Tensor, ...]) -> Tensor:
-        mask = alive(layer)
-        mask[where] = False
-        return mask
-
-    network: list[Readable] = [conv(3, 6, 3), conv(6, 10, 3), linear(10 * 4, 5)]
-    halves = [filters(network[0], 3), filters(network[1], 5), alive(network[2])]
+    network: list[Readable] = [_conv(3, 6, 3), _conv(6, 10, 3), _linear(10 * 4, 5)]
+    halves = [_dead(network[0], 3, draw), _dead(network[1], 5, draw), _alive(network[2])]
     living = halves[0].flatten(1).any(1)  # (6,): the filters of the first convolution that are left
-    mlp: list[Readable] = [linear(7, 6), linear(6, 9, bias=False), linear(9, 4)]
-    plain: list[Readable] = [conv(2, 4, 3, bias=False), conv(4, 8, 1, bias=False)]
+    mlp: list[Readable] = [_linear(7, 6), _linear(6, 9, bias=False), _linear(9, 4)]
+    plain: list[Readable] = [_conv(2, 4, 3, bias=False), _conv(4, 8, 1, bias=False)]
     tries: list[tuple[str, list[Readable], list[Tensor]]] = [
         ("half of the filters of two convolutions, then Flatten and Linear", network, halves),
-        ("half of the single weights of the same network", network, [scattered(layer) for layer in network]),
-        ("nothing is pruned", network, [alive(layer) for layer in network]),
-        ("dead filters among scattered zeros", network, [halves[0] & scattered(network[0]), *halves[1:]]),
-        ("convolutions without biases", plain, [filters(plain[0], 1), filters(plain[1], 3)]),
-        ("three Linear layers, the middle one without a bias", mlp, [filters(layer, 2) for layer in mlp]),
+        ("half of the single weights of the same network", network, [_scattered(layer, draw) for layer in network]),
+        ("nothing is pruned", network, [_alive(layer) for layer in network]),
+        ("dead filters among scattered zeros", network, [halves[0] & _scattered(network[0], draw), *halves[1:]]),
+        ("convolutions without biases", plain, [_dead(plain[0], 1, draw), _dead(plain[1], 3, draw)]),
+        ("three Linear layers, the middle one without a bias", mlp, [_dead(layer, 2, draw) for layer in mlp]),
         (
             "a filter of the second convolution keeps only weights that read dead channels",
             network,
-            [halves[0], without(network[1], (3, living)), alive(network[2])],
+            [halves[0], _without(network[1], (3, living)), _alive(network[2])],
         ),
         (
             "the second convolution keeps no weight that reads channel 2, which is alive",
             network,
-            [without(network[0], (4,)), without(network[1], (slice(None), 2)), alive(network[2])],
+            [_without(network[0], (4,)), _without(network[1], (slice(None), 2)), _alive(network[2])],
         ),
-        ("every filter of the first layer is dead", network, [filters(network[0], 6), *map(alive, network[1:])]),
+        ("every filter of the first layer is dead", network, [_dead(network[0], 6, draw), *map(_alive, network[1:])]),
         ("a single layer", network[:1], halves[:1]),
     ]
     return [Case(about, {"layers": layers, "masks": masks}) for about, layers, masks in tries]
+
+
+# skip_init draws no random numbers: a check must leave the learner's random state alone.
+def _conv(inputs: int, filters: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
+    return _filled(nn.utils.skip_init(nn.Conv2d, inputs, filters, kernel, bias=bias))
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    return _filled(nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias))
+
+
+def _alive(layer: Readable) -> Tensor:
+    return torch.ones(layer.weight.shape, dtype=torch.bool)
+
+
+def _dead(layer: Readable, count: int, draw: torch.Generator) -> Tensor:
+    """A mask that removes `count` filters."""
+    return _without(layer, (torch.randperm(len(layer.weight), generator=draw)[:count],))
+
+
+def _scattered(layer: Readable, draw: torch.Generator) -> Tensor:
+    """A mask that removes about half of the single weights, and no filter."""
+    mask = torch.rand(layer.weight.shape, generator=draw) < 0.5
+    mask[:, 0] = True  # no row is all False by chance
+    return mask
+
+
+def _without(layer: Readable, where: tuple[int | slice | Tensor, ...]) -> Tensor:
+    mask = _alive(layer)
+    mask[where] = False
+    return mask
 
 
 def _filled(layer: T) -> T:

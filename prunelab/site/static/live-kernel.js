@@ -79,6 +79,18 @@
     return Promise.race([promise, late]).finally(() => clearTimeout(timer));
   };
 
+  // A session is there before its messages can flow; a server that stops in between would go unnoticed.
+  const connected = (kernel) =>
+    new Promise((resolve) => {
+      const look = () => {
+        if (kernel.connectionStatus !== "connected") return;
+        kernel.connectionStatusChanged.disconnect(look);
+        resolve();
+      };
+      kernel.connectionStatusChanged.connect(look);
+      look();
+    });
+
   const again = (server) => {
     const fresh = new server.constructor(server.config);
     fresh.connectToJupyterServer();
@@ -132,6 +144,7 @@
         this.unreached = false;
         before = await this.isRunning();
         session = await within(server.startNewSession(notebook.rendermime), START_SECONDS, slow);
+        await within(connected(session.kernel), START_SECONDS, slow);
       } catch (error) {
         if (error instanceof Trouble) throw error;
         throw new Trouble("The kernel could not be started: " + (error && error.message ? error.message : error) + ".");
