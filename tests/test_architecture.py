@@ -25,12 +25,12 @@ LAYERS = [
     {"pruner"},
     {"criteria"},
     {"scope", "schedule", "masks", "trace"},
-    {"selection", "targets"},
+    {"hold", "selection", "targets"},
     {"memory"},
     {"granularity"},
 ]
 CORE = {
-    "granularity", "memory", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "evaluate"
+    "granularity", "hold", "memory", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "evaluate"
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}
 
