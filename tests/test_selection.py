@@ -79,6 +79,24 @@ def test_large_tensors(dtype: torch.dtype, magnitude: bool, sparsity: float, dev
     assert all(map(torch.equal, [mask.cpu() for mask in kept], expected))
 
 
+@pytest.mark.parametrize("magnitude", [True, False])
+def test_every_bracket_leads_to_the_same_answer(magnitude: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Consecutive floats, so that being one off at either end of a bracket is seen.
+    bits = torch.tensor([3, 1, 4, 1, 5, 2, 6, 5, 3], dtype=torch.int16)
+    values = bits.view(torch.float16) * torch.tensor([1, -1] * 4 + [1])
+    for low in range(-7, 8):
+        for high in range(low, 8):
+            monkeypatch.setattr(selection, "_bracket", lambda *_, low=low, high=high: (low, high))
+            for remove in range(10):
+                assert_same([values[:4], values[4:]], remove, magnitude)
+
+
+def test_zeros_tie_whatever_their_sign() -> None:
+    values = torch.tensor([0.0, -0.0, 0.0, -0.0])
+    for magnitude in (True, False):
+        assert keep_largest([values], 2, magnitude=magnitude)[0].tolist() == [False, False, True, True]
+
+
 def test_an_adversarial_sample_only_costs_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     # The sample takes every third value; those are all huge, so the bracket lies far above the threshold.
     monkeypatch.setattr(selection, "_SAMPLE", 5)
