@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ class _Ranking:
     def lowest(self) -> int:
         return 0 if self.magnitude else torch.iinfo(self.bits).min
 
-    @property
+    @cached_property
     def infinity(self) -> int:
         """The key of +inf: a larger one is NaN."""
         return int(torch.tensor(torch.inf, dtype=self.dtype).view(self.bits))
@@ -127,13 +128,14 @@ def _bracket(flat: list[Tensor], ranking: _Ranking, fraction: float) -> tuple[in
     """Keys between which the threshold lies almost surely: five standard deviations of the sample quantile."""
     total = sum(tensor.numel() for tensor in flat)
     stride = int(total ** (1 / 3) / _SAMPLE) | 1  # odd, so that it does not march in step with power-of-two rows
-    sample = np.sort(np.concatenate([ranking.keys(tensor[stride // 2 :: stride]).cpu().numpy() for tensor in flat]))
-    if sample.size == 0:
-        return ranking.lowest, ranking.highest
+    sample = np.concatenate([ranking.keys(tensor[stride // 2 :: stride]).cpu().numpy() for tensor in flat])
     margin = 5 * np.sqrt(sample.size * fraction * (1 - fraction)) + 2
     first, last = int(sample.size * fraction - margin), int(sample.size * fraction + margin)
-    low = int(sample[first]) if first >= 0 else ranking.lowest
-    high = int(sample[last]) if last < sample.size else ranking.highest
+    ranks = [rank for rank in (first, last) if 0 <= rank < sample.size]
+    if ranks:
+        sample.partition(ranks)
+    low = int(sample[first]) if first in ranks else ranking.lowest
+    high = int(sample[last]) if last in ranks else ranking.highest
     return low, high
 
 
@@ -145,13 +147,16 @@ def _scan(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) ->
     kept, above = keep.numpy(), 0
     positions: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     inside: list[Ints] = [np.empty(0, _NUMPY[ranking.bits])]
+    buffer = np.empty(min(_CHUNK, tensor.numel()), _NUMPY[ranking.bits])
+    hits = np.empty(buffer.size, np.bool_)
     for start, keys in _key_chunks(tensor, ranking):
         if keys.max() > ranking.infinity:
             raise NotANumberError(index)
         np.greater(keys, high, out=kept[start : start + keys.size])
         above += int(np.count_nonzero(kept[start : start + keys.size]))
         # One comparison for low <= key <= high: the differences below zero wrap round to large unsigned numbers.
-        found = np.flatnonzero(np.subtract(keys, low).view(_UNSIGNED[keys.itemsize]) <= high - low)
+        above_low = np.subtract(keys, low, out=buffer[: keys.size]).view(_UNSIGNED[keys.itemsize])
+        found = np.flatnonzero(np.less_equal(above_low, high - low, out=hits[: keys.size]))
         inside.append(keys[found])
         positions.append(found + start)
     return _Scan(keep, above, np.concatenate(positions), np.concatenate(inside))

@@ -14,6 +14,8 @@ from torch.nn.parameter import UninitializedParameter
 from prunelab.granularity import PLAIN, Granularity, Layout, Weight
 from prunelab.memory import memory_of
 
+Memory = tuple[Any, ...]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -65,8 +67,17 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def first_names(model: nn.Module) -> dict[str, str]:
     """Every name of a parameter → the first name of the same memory; the same name where nothing is shared."""
-    first: dict[tuple[Any, ...], str] = {}
-    return {name: first.setdefault(memory_of(p), name) for name, p in named_parameters(model).items()}
+    known = named_parameters(model)
+    names = _names(known)
+    return {name: names[memory_of(parameter)] for name, parameter in known.items()}
+
+
+def _names(known: dict[str, nn.Parameter]) -> dict[Memory, str]:
+    """The first name of each piece of memory, in the model's order."""
+    names: dict[Memory, str] = {}
+    for name, parameter in known.items():
+        names.setdefault(memory_of(parameter), name)
+    return names
 
 
 def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> list[Target]:
@@ -76,13 +87,11 @@ def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> l
     Raises ValueError where a name is unknown, a weight has no values, or nothing is left to prune.
     """
     known = named_parameters(model)
-    first = first_names(model)
+    names = _names(known)
     owners = _owners(model, strict=parameters is None)
     wanted = set(owners) if parameters is None else {memory_of(p) for p in _named(known, parameters)}
     targets = [
-        _target(name, parameter, owners.get(memory_of(parameter), []), known, first)
-        for name, parameter in known.items()
-        if first[name] == name and memory_of(parameter) in wanted
+        _target(name, owners.get(memory, []), known, names) for memory, name in names.items() if memory in wanted
     ]
     if not targets:
         raise ValueError(
@@ -92,12 +101,12 @@ def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> l
     return targets
 
 
-def _owners(model: nn.Module, *, strict: bool) -> dict[tuple[Any, ...], list[nn.Module]]:
+def _owners(model: nn.Module, *, strict: bool) -> dict[Memory, list[nn.Module]]:
     """The Linear and convolution modules that use each weight.
 
     A weight that is computed at each forward is no parameter: `strict` refuses it rather than leave it out in silence.
     """
-    owners: dict[tuple[Any, ...], list[nn.Module]] = {}
+    owners: dict[Memory, list[nn.Module]] = {}
     for name, module in unwrap(model).named_modules():
         if not isinstance(module, nn.Linear | _ConvNd):
             continue
@@ -132,27 +141,26 @@ def _named(known: dict[str, nn.Parameter], parameters: Iterable[str]) -> list[nn
     return found
 
 
-def _target(
-    name: str,
-    weight: nn.Parameter,
-    owners: list[nn.Module],
-    known: dict[str, nn.Parameter],
-    first: dict[str, str],
-) -> Target:
+def _target(name: str, owners: list[nn.Module], known: dict[str, nn.Parameter], names: dict[Memory, str]) -> Target:
+    weight = known[name]
     _check_values(name, weight)
     layouts = {_layout(module) for module in owners}
-    obstacle = _obstacle(name, weight, owners)
     layout = layouts.pop() if len(layouts) == 1 else PLAIN
-    memories = {memory_of(parameter): first[other] for other, parameter in known.items()}
-    own = [module._parameters.get("bias") for module in owners]
-    biases = [memories[memory_of(bias)] for bias in own if bias is not None]
-    if not owners:
-        # Embeddings have none; attention's in_proj_weight has its in_proj_bias, a Bilinear layer its bias.
-        module, _, last = name.rpartition(".")
-        bias = ".".join(filter(None, [module, last.replace("weight", "bias")]))
-        if bias != name and bias in known and weight.dim() > 1 and known[bias].shape == weight.shape[:1]:
-            biases = [first[bias]]
-    return Target(name, weight, layout, tuple(dict.fromkeys(biases)), tuple(owners), obstacle)
+    biases = _biases(name, owners, known)
+    bias_names = tuple(dict.fromkeys(names[memory_of(bias)] for bias in biases))
+    return Target(name, weight, layout, bias_names, tuple(owners), _obstacle(name, weight, owners))
+
+
+def _biases(name: str, owners: list[nn.Module], known: dict[str, nn.Parameter]) -> list[Tensor]:
+    """The biases of the units of a weight: of all layers that use it, or of the module that it stands in."""
+    if owners:
+        return [bias for module in owners if (bias := module._parameters.get("bias")) is not None]
+    # Embeddings have none; attention's in_proj_weight has its in_proj_bias, a Bilinear layer its bias.
+    module, _, last = name.rpartition(".")
+    bias = known.get(".".join(filter(None, [module, last.replace("weight", "bias")])))
+    weight = known[name]
+    fits = bias is not None and bias is not weight and weight.dim() > 1 and bias.shape == weight.shape[:1]
+    return [bias] if bias is not None and fits else []
 
 
 def _check_values(name: str, weight: nn.Parameter) -> None:

@@ -237,7 +237,8 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     path, masks = tmp_path / "masks.safetensors", Masks({"a": mask(1, 0)})
     masks.save(path)
 
-    def full_disk(*_: object) -> None:
+    def full_disk(_tensors: object, file: Path, *_: object) -> None:
+        Path(file).write_bytes(b"half of the masks")
         raise OSError("No space left on device")
 
     monkeypatch.setattr("prunelab.masks.save_file", full_disk)

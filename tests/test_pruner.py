@@ -172,6 +172,17 @@ def test_a_removed_filter_outputs_zero() -> None:
     assert output[:, ~dead].all()
 
 
+def test_a_filter_is_as_large_as_its_weights_and_its_bias() -> None:
+    model = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 4))
+    with torch.no_grad():
+        model[0].weight.fill_(0.01)
+        model[1].weight.copy_(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    # One filter of 4 parameters and four of 2: of a budget of round(12 / 4) = 3 only one of the small ones fits.
+    masks = prunelab.prune(model, 0.25, granularity=Filter())
+    assert masks["0.bias"].tolist() == [True]
+    assert masks["1.bias"].tolist() == [False, True, True, True]
+
+
 def test_layers_without_bias_and_other_modules() -> None:
     model = nn.Sequential(nn.Conv1d(2, 3, 3, bias=False), nn.BatchNorm1d(3), nn.Embedding(4, 3), nn.LSTM(3, 3))
     assert list(prunelab.prune(model, 0.5, granularity=Filter())) == ["0.weight"]
