@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_the_exercise_of_the_guide_works_as_it_says() -> None:
         verdict = question.check(answer(wrong))
         assert not verdict
         assert re.search(message, repr(verdict))
+
+
+def test_the_readme_says_of_speed_what_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "magnitude-cpu.json").read_text())
+    times, extra = re.search(r"about (\d+) times faster.*?peak of ([\d.]+) bytes", README, re.DOTALL).groups()
+    assert float(times) == pytest.approx(measured["speedup_over_peer"]["median"], rel=0.15)
+    assert float(extra) == pytest.approx(measured["extra_memory_in_weight_bytes"], abs=0.05)
+    assert measured["bit_exact"]
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
