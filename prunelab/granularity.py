@@ -181,7 +181,7 @@ class Channel(Granularity):
 
 @dataclass(frozen=True)
 class Layer(Granularity):
-    """The whole layer, bias included, as one unit."""
+    """The whole layer, bias included, as one unit. With the scope "local" that is all or nothing; use "global"."""
 
     covers_bias: ClassVar[bool] = True
 

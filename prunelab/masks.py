@@ -221,6 +221,8 @@ class Masks(Mapping[str, Tensor]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file (one byte an entry; loading it runs no code). An existing file is replaced whole."""
         target = Path(path).resolve()  # through a link, so that the link stays one
+        if target.is_dir():
+            raise IsADirectoryError(f"{os.fspath(target)!r} is a folder; name a file, such as masks.safetensors, in it")
         if not target.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {os.fspath(target.parent)!r} to save the masks in")
         if "__metadata__" in self:

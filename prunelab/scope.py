@@ -136,6 +136,6 @@ def _among_living(one: Candidates, keep: Tensor) -> Tensor:
 def _nan_error(one: Candidates) -> ValueError:
     count, what = int(one.scores.isnan().sum()), "weights" if one.magnitude else "scores"
     return ValueError(
-        f"{one.name!r} has {count} NaN {what} of {one.scores.numel()}: they cannot be ranked. Find where the training "
-        "diverged (torch.autograd.set_detect_anomaly), or leave the parameter out with parameters=[...]"
+        f"{one.name!r} has {count} NaN among its {one.scores.numel()} {what}: they cannot be ranked. Find where the "
+        "training diverged (torch.autograd.set_detect_anomaly), or leave the parameter out with parameters=[...]"
     )

@@ -53,6 +53,13 @@ def test_code_fits_the_page(page: str) -> None:
     assert not wide
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_saving_a_page_in_jupyterlab_changes_nothing(page: str) -> None:
+    notebook = jupytext.reads(source(page), fmt="md:myst")
+    notebook.metadata["language_info"] = {"name": "python", "version": "3.11.7"}  # what a kernel adds
+    assert jupytext.writes(notebook, fmt="md:myst").rstrip() == source(page).rstrip()
+
+
 @pytest.mark.parametrize("page", CHAPTER_PAGES)
 def test_chapters_follow_the_template(page: str) -> None:
     headings = re.findall(r"^## (.+)$", source(page), flags=re.MULTILINE)

@@ -252,6 +252,8 @@ def test_save_says_what_it_cannot_do_and_follows_links(tmp_path: Path) -> None:
     masks = Masks({"a": mask(1, 0)})
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         masks.save(tmp_path / "missing" / "masks")
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file"):
+        masks.save(tmp_path)
     with pytest.raises(ValueError, match="reserves the name '__metadata__'"):
         Masks({"__metadata__": mask(1)}).save(tmp_path / "masks")
     (tmp_path / "link").symlink_to(tmp_path / "file")

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prunelab.site import assets
@@ -43,7 +45,7 @@ def build(root: Path, *, force: bool = False) -> bool:
     if _run(command, root):
         raise BuildError(
             "the book did not build without warnings; they are listed above, each with its file and line, "
-            f"and all that was said is in {_log(root).relative_to(root)}"
+            f"and all that was said is in {_log(root).relative_to(root)}{_reports(root)}{_edited(root)}"
         )
     _stamp(root).write_text(json.dumps(now), encoding="utf-8")
     return True
@@ -62,18 +64,59 @@ def fingerprint(root: Path) -> dict[str, str]:
 def _run(command: list[str], root: Path) -> int:
     """Run the build, its exit code. Warnings go straight to stderr; of the rest only what takes time is shown."""
     _log(root).parent.mkdir(exist_ok=True)
+    shutil.rmtree(html_folder(root) / "reports", ignore_errors=True)  # of chapters that failed before
     with (
         _log(root).open("w", encoding="utf-8") as log,
-        subprocess.Popen(command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command, cwd=root, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
     ):
         assert process.stdout is not None  # it was asked for
+        assert process.stderr is not None
+        errors = threading.Thread(target=_relay_errors, args=[process.stderr])
+        errors.start()
         for line in process.stdout:
             line = re.sub(r"\x1b\[[0-9;]*m", "", line)
             log.write(line)
             if any(sign in line for sign in _SHOWN):
                 sys.stdout.write(line)
                 sys.stdout.flush()
+        errors.join()
     return process.returncode
+
+
+def _relay_errors(lines: Iterable[str]) -> None:
+    """Pass stderr on, without the note of every kernel that it talks to its own machine unencrypted."""
+    for line in lines:
+        if "IPKernelApp" not in line:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+
+def _reports(root: Path) -> str:
+    """The last line of each traceback of a chapter that failed."""
+    said = []
+    for report in sorted((html_folder(root) / "reports").rglob("*.err.log")):
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in report.read_text(encoding="utf-8").splitlines()]
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        said.append(
+            f"\n  {report.name.removesuffix('.err.log')} failed: {last}  (all of it: {report.relative_to(root)})"
+        )
+    return "".join(said)
+
+
+def _edited(root: Path) -> str:
+    """A reader's own answers, saved in JupyterLab, are the likeliest reason for a chapter that fails."""
+    try:
+        command = ["git", "-C", str(root), "diff", "--name-only", "--", "book"]
+        changed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return (
+        f"\n  changed here: {', '.join(changed)}; `git restore book` brings the course's own text back"
+        if changed
+        else ""
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

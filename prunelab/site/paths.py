@@ -14,11 +14,12 @@ class NoBookError(ValueError):
 def find_root(start: Path | None = None) -> Path:
     """The folder with `_config.yml` and `_toc.yml`: `start` (default: the working directory), or the nearest above it.
 
-    Failing that, the checkout this package was installed from with `pip install -e`.
+    Failing that, and with no `start`, the checkout this package was installed from with `pip install -e`.
     Raises NoBookError (a ValueError) when there is none.
     """
     begin = (start or Path.cwd()).resolve()
-    for folder in (begin, *begin.parents, Path(__file__).resolve().parents[2]):
+    installed = [] if start else [Path(__file__).resolve().parents[2]]
+    for folder in (begin, *begin.parents, *installed):
         if (folder / "_config.yml").is_file() and (folder / "_toc.yml").is_file():
             return folder
     raise NoBookError(

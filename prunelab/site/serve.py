@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
@@ -37,7 +38,9 @@ def serve(root: Path, options: Options, announce: Callable[[str], None]) -> None
     Raises ServeError when the book is not built, the port is taken, or the address is not this machine's.
     """
     if not (html_folder(root) / "index.html").is_file():
-        raise ServeError(f"the book is not built: {html_folder(root)} has no index.html; run `make book` first")
+        raise ServeError(
+            f"the book is not built: {html_folder(root)} has no index.html; run `make book` or `prunelab build` first"
+        )
     port = free_port(options.host, options.port)
     from jupyter_server.serverapp import ServerApp
 
@@ -64,6 +67,8 @@ def free_port(host: str, port: int) -> int:
     except socket.gaierror as error:
         raise ServeError(f"{host!r} is no address of this machine ({error.strerror}); try --host 127.0.0.1") from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ServeError(f"{host} is no address of this machine; try --host 127.0.0.1") from error
         raise ServeError(
             f"port {port} at {host} cannot be used ({error.strerror}): perhaps the book is already being served there; "
             f"choose another with --port {min(port + 1, 65535)}, or any free one with --port 0"
@@ -107,8 +112,8 @@ def _config(root: Path, options: Options, port: int, token: str) -> Config:
             "answer_yes": True,  # one Control-C is enough
             "allow_root": True,  # in a container everybody is root
             "log_level": "WARN",
-            "websocket_ping_interval": 30,  # seconds
-            "websocket_ping_timeout": 30,  # the default is longer than the interval, which Tornado warns about
+            # The default timeout is longer than the interval, which Tornado warns about at every kernel (milliseconds).
+            "tornado_settings": {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000},
             "allow_origin": "",
             "disable_check_xsrf": False,
         },

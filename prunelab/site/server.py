@@ -134,11 +134,14 @@ def _chapters_as_notebooks(book: Path) -> None:
     settings; the reader's own configuration is not touched.
     """
     config = book.parent / "jupyter"
-    viewers = {"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook"}}}
+    settings = {
+        "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook"}},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # else it asks, over every page
+    }
     file = config / "labconfig" / "default_setting_overrides.json"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(viewers, indent=2), encoding="utf-8")
+        file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
     except OSError:
         return  # a read-only checkout: chapters then open as text, and everything else works
     known = os.environ.get("JUPYTER_CONFIG_PATH", "")

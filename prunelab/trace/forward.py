@@ -35,6 +35,9 @@ def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tu
     if isinstance(example_inputs, Tensor | PackedSequence):
         return (_map_tensors(copy, example_inputs),), {}
     if isinstance(example_inputs, tuple):
+        if example_inputs and all(isinstance(size, int) for size in example_inputs):
+            sizes = ", ".join(map(str, example_inputs))
+            raise TypeError(f"example_inputs are tensors, not a shape; write torch.zeros({sizes})")
         return tuple(_map_tensors(copy, item) for item in example_inputs), {}
     if isinstance(example_inputs, Mapping):
         unnamed = [key for key in example_inputs if not isinstance(key, str)]

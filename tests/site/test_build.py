@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +82,35 @@ def test_the_log_has_everything_and_the_screen_what_takes_time(root: Path, capsy
     assert module._run([sys.executable, "-c", code], root) == 3
     assert capsys.readouterr().out == "Executing notebook a\n"
     assert (root / "_build/build.log").read_text() == "chatter\nExecuting notebook a\n"
+
+
+def test_a_failed_chapter_is_named_with_its_error_and_the_readers_own_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *arguments], check=True)
+
+    def fails(_command: list[str], where: Path) -> int:
+        report = where / "_build/html/reports/book/a.err.log"
+        report.parent.mkdir(parents=True)
+        report.write_text("Traceback\n\x1b[31mNameError: name 'keep' is not defined\x1b[0m\n\n")
+        return 1
+
+    monkeypatch.setattr(module, "_run", fails)
+    (root / "book/a.md").write_text("an answer that does not run")
+    with pytest.raises(BuildError) as caught:
+        build(root)
+    said = str(caught.value)
+    assert "a failed: NameError: name 'keep' is not defined  (all of it: _build/html/reports/book/a.err.log)" in said
+    assert "changed here: book/a.md; `git restore book` brings the course's own text back" in said
+
+
+def test_the_note_of_every_kernel_is_kept_from_the_screen(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    old = root / "_build/html/reports/book/old.err.log"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    code = "import sys; print('[IPKernelApp] WARNING | over TCP', file=sys.stderr); print('a.md: WARNING', file=sys.stderr)"
+    assert module._run([sys.executable, "-c", code], root) == 0
+    assert capfd.readouterr().err == "a.md: WARNING\n"
+    assert not old.exists()

@@ -41,7 +41,7 @@ def test_an_address_of_another_machine() -> None:
 
 
 def test_a_book_that_is_not_built(tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match=r"the book is not built: .* run `make book` first"):
+    with pytest.raises(ServeError, match=r"the book is not built: .* run `make book` or `prunelab build` first"):
         serve(tmp_path, Options(), announce=print)
 
 
@@ -53,8 +53,18 @@ def test_a_root_is_found_from_below(tmp_path: Path) -> None:
     assert find_root(below) == tmp_path
 
 
-def test_the_checkout_is_the_last_resort(tmp_path: Path) -> None:
-    assert (find_root(tmp_path) / "prunelab" / "site").is_dir()
+def test_the_checkout_is_the_last_resort_unless_a_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (find_root() / "prunelab" / "site").is_dir()
+    with pytest.raises(NoBookError, match=f"neither {tmp_path} nor a folder above"):
+        find_root(tmp_path)
+
+
+def test_an_address_of_another_machine_is_called_that() -> None:
+    with pytest.raises(ServeError, match=r"^192.0.2.1 is no address of this machine; try --host 127.0.0.1$"):
+        free_port("192.0.2.1", 0)
 
 
 def test_no_book_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

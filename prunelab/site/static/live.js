@@ -34,6 +34,10 @@
       this.element.hidden = false;
       this.element.dataset.state = state;
       document.documentElement.dataset.pruneLive = state;
+      // Sliders of a live cell that nobody answers must not move; those of the build need no kernel.
+      document.querySelectorAll(".prune-live-output .prunelab-explore").forEach((explore) => {
+        if (!explore.closest(".prunelab-static")) explore.inert = state === "trouble";
+      });
       if (this.text.textContent !== text) this.text.textContent = text;
       const focused = document.activeElement;
       for (const [name, button] of Object.entries(this.buttons)) button.hidden = !names.includes(name);
@@ -81,8 +85,8 @@
           this.opened = await Cells.open(options, { run: (cell) => this.run(cell) });
         }
         const before = await this.kernel.connect(this.opened);
-        const found = "Live again, on the kernel this page had before: its variables are still there.";
-        this.ready(before ? found : "Live. Edit a cell, then press Run or Shift+Enter.");
+        const found = "Live again, on the kernel this page had before: its variables are still there, edits to cells are not.";
+        this.ready(before ? found : "Live, on a new kernel: press Run all, or run the cells from the top. Cells can be edited.");
         this.showDevice();
       } catch (error) {
         console.warn("prunelab:", error);
