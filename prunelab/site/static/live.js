@@ -86,7 +86,7 @@
         }
         const before = await this.kernel.connect(this.opened);
         const found = "Live again, on the kernel this page had before: its variables are still there, edits to cells are not.";
-        this.ready(before ? found : "Live, on a new kernel: press Run all, or run the cells from the top. Cells can be edited.");
+        this.ready(before ? found : "Live. The kernel is new: press Run all, or run the cells from the top. Cells can be edited.");
         this.showDevice();
       } catch (error) {
         console.warn("prunelab:", error);
