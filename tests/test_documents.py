@@ -71,6 +71,12 @@ def test_the_readme_says_of_speed_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_no_placeholder_is_left(text: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"\b[A-Z][A-Z_]{5,}\b", prose)) <= {"README", "CONTRIBUTING", "CHANGELOG"}
+
+
+@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_every_path_that_is_named_exists(text: str) -> None:
     planned = {"prunelab/criteria/spread.py", "tests/criteria/test_spread.py", "book/methods/scope.md"}
     planned |= {"prunelab/exercises/granularity/sparsity.py"}
