@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from prunelab.hold import Hold, zero_removed_
@@ -203,6 +204,8 @@ class Masks(Mapping[str, Tensor]):
                     f"the model has no parameter {name!r}: these masks belong to another model "
                     f"(it has {', '.join(parameters) or 'none'})"
                 )
+            if isinstance(parameters[name], UninitializedParameter):
+                raise ValueError(f"{name!r} has no values yet (a lazy module): run the model once before masking it")
             shape = tuple(parameters[name].shape)
             if shape != tuple(mask.shape):
                 raise ValueError(

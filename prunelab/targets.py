@@ -179,7 +179,8 @@ def _obstacle(name: str, weight: nn.Parameter, owners: list[nn.Module]) -> str:
         return "is shared by layers that store it differently, so a unit of one is no unit of the other"
     if any(module._parameters.get("bias") is None and isinstance(module.bias, Tensor) for module in owners):
         return "has a bias that is computed by a parametrization, which a mask cannot hold"
-    if ".parametrizations." in f".{name}" or name.endswith(("_orig", "_g", "_v")):
+    # The names that parametrizations, torch.nn.utils.prune and the older weight_norm give to what they compute from.
+    if ".parametrizations." in f".{name}" or name.rpartition(".")[2] in {"weight_orig", "weight_g", "weight_v"}:
         return "is what a layer computes its weight from, and how its units lie is not known"
     return ""
 

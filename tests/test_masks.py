@@ -78,6 +78,11 @@ def test_refuses_what_is_no_mask(bad: dict, message: str) -> None:
         Masks(bad)
 
 
+def test_a_lazy_module_has_to_run_first() -> None:
+    with pytest.raises(ValueError, match=r"'0\.weight' has no values yet \(a lazy module\): run the model once"):
+        Masks({"0.weight": torch.ones(3, 2, dtype=torch.bool)}).apply_(nn.Sequential(nn.LazyLinear(3)))
+
+
 def test_a_model_is_a_module() -> None:
     for use in (
         Masks({}).apply_,

@@ -62,6 +62,13 @@ def test_weights_that_are_computed_can_be_pruned_one_by_one_only() -> None:
         prunelab.prune(model, 0.5, parameters=[name], granularity=Filter())
 
 
+def test_a_parameter_may_be_called_what_its_author_likes() -> None:
+    model = nn.Module()
+    model.w_v, model.proj_g = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4, 3))
+    masks = prunelab.prune(model, 0.5, granularity=Filter(), parameters=["w_v", "proj_g"], scope="local")
+    assert masks.sparsities == {"w_v": 0.5, "proj_g": 0.5}
+
+
 def test_a_bias_that_is_computed_cannot_go_with_its_filter() -> None:
     class Shift(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
