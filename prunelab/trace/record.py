@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Op:
     @property
     def inputs(self) -> tuple[Value, ...]:
         """Every tensor among the arguments, in order."""
-        return tuple(values_in((self.args, self.kwargs)))
+        return tuple(all_of(Value, (self.args, self.kwargs)))
 
     @property
     def macs(self) -> int:
@@ -119,13 +121,13 @@ class Trace:
         return tuple(dict.fromkeys(op.name for op in self.ops if not op.counted))
 
 
-def values_in(nested: Any) -> Iterator[Value]:
-    """Every `Value` in nested tuples and dictionaries, in order."""
-    if isinstance(nested, Value):
+def all_of(kind: type[T], nested: Any) -> Iterator[T]:
+    """Every `kind` in nested tuples, lists and dictionaries, in order."""
+    if isinstance(nested, kind):
         yield nested
     elif isinstance(nested, tuple | list):
         for item in nested:
-            yield from values_in(item)
+            yield from all_of(kind, item)
     elif isinstance(nested, Mapping):
         for item in nested.values():
-            yield from values_in(item)
+            yield from all_of(kind, item)

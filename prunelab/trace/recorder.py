@@ -17,7 +17,7 @@ from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, device_of, undisturbed
 from prunelab.trace.macs import find_products
-from prunelab.trace.record import Op, Product, Trace, Value, Weight
+from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
@@ -57,7 +57,7 @@ def trace(model: nn.Module, example_inputs: Any, nonzero: NonzeroCounter | None 
             except Exception as error:
                 error.add_note(_where(model, recorder.path_of(error), args, kwargs))
                 raise
-        outputs = tuple(map(recorder.value, _tensors_in(result)))
+        outputs = tuple(map(recorder.value, all_of(Tensor, result)))
         return Trace(tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs)
 
 
@@ -88,7 +88,7 @@ class Recorder(TorchDispatchMode):
 
     def register(self, inputs: Any) -> tuple[Value, ...]:
         """Mark every tensor among `inputs` as data; returns their values."""
-        values = tuple(self.value(tensor) for tensor in _tensors_in(inputs))
+        values = tuple(self.value(tensor) for tensor in all_of(Tensor, inputs))
         self._sources.update(dict.fromkeys((value.id for value in values), None))
         return values
 
@@ -122,7 +122,7 @@ class Recorder(TorchDispatchMode):
         described = self._describe(args, read), self._describe(kwargs, read)
         source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
-        outputs = tuple(self.value(tensor) for tensor in _tensors_in(result))
+        outputs = tuple(self.value(tensor) for tensor in all_of(Tensor, result))
         self._sources.update(dict.fromkeys((value.id for value in outputs), source))
         products = find_products(func.name(), result, args)
         costs = tuple(Product(macs, self._weights(factors)) for macs, factors in products or [])
@@ -191,17 +191,6 @@ class Recorder(TorchDispatchMode):
     def path_of(self, error: BaseException) -> str:
         """The innermost module that `error` came from, "" for the model itself."""
         return self._raised[1] if self._raised is not None and self._raised[0] is error else ""
-
-
-def _tensors_in(nested: Any) -> Iterator[Tensor]:
-    if isinstance(nested, Tensor):
-        yield nested
-    elif isinstance(nested, tuple | list):
-        for item in nested:
-            yield from _tensors_in(item)
-    elif isinstance(nested, dict):
-        for item in nested.values():
-            yield from _tensors_in(item)
 
 
 def _where(model: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
