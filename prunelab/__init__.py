@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _MODULES = frozenset({"criteria", "evaluate", "exercises", "granularity", "lab", "schedule", "scope", "trace"})
-_HOMES = {"Masks": "prunelab.masks", "prune": "prunelab.pruner", "score": "prunelab.pruner"}
+_HOMES = {"Masks": "prunelab.masks", "prune": "prunelab.pruner.once", "score": "prunelab.pruner.once"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from prunelab.granularity import PLAIN, Granularity, Layout, Weight
 from prunelab.selection import NotANumberError, keep_largest, keep_within_budget
 
 __all__ = ["Candidates", "Global", "Local", "Scope", "resolve"]
@@ -21,6 +22,7 @@ class Candidates:
     `scores` is (units,), larger = keep; where `magnitude` is True they are raw weights and their absolute values count.
     `sizes` is the number of parameters of a unit, biases included: one number, or int64 (units,). `alive` is None or
     bool (units,): units that are not alive were removed before; they are removed again first, and count as removed.
+    `shape`, `layout` and `granularity` say how the units lie in the weight.
     """
 
     name: str
@@ -28,6 +30,9 @@ class Candidates:
     sizes: int | Tensor
     alive: Tensor | None = None
     magnitude: bool = False
+    shape: tuple[int, ...] = ()
+    layout: Layout = PLAIN
+    granularity: Granularity = field(default_factory=Weight)
 
 
 class Scope(ABC):

@@ -77,6 +77,9 @@ def prune(
             sizes=_sizes(target, granularity, model),
             alive=_alive(target, granularity, kept_before),
             magnitude=by_bits,
+            shape=tuple(target.weight.shape),
+            layout=target.layout,
+            granularity=granularity,
         )
         for target in targets
     ]
