@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunelab.lab.figure import Picture
+    from prunelab.masks import Masks
 
 ROWS_SHOWN = 10
+NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "penalty", "sparsity")
+OPTIONAL = ("penalty", "sparsity")  # a column only where there is something to show
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Epoch:
         epoch: 1, 2, ...; steps: optimizer steps taken so far.
         train_loss, train_accuracy: means over the examples as they were met, while the weights moved.
         val_loss, val_accuracy: over the validation data after the epoch, in eval mode; None without validation data.
+        penalty: mean of what `penalty=` added to the loss; the losses above are without it. None without a penalty.
+        sparsity: of the pruner's masks after the epoch; None without a pruner.
     """
 
     epoch: int
@@ -27,6 +32,8 @@ class Epoch:
     train_accuracy: float
     val_loss: float | None = None
     val_accuracy: float | None = None
+    penalty: float | None = None
+    sparsity: float | None = None
 
 
 @dataclass
@@ -36,10 +43,12 @@ class History:
     Attributes:
         epochs: the records.
         restored: number of the epoch whose weights the model was given back by early stopping, or None.
+        masks: what the pruner had removed at the end, or None without a pruner.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     restored: int | None = None
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -63,13 +72,14 @@ class History:
         return text + (f"; weights of epoch {self.restored} restored" if self.restored else "")
 
     def _repr_html_(self) -> str:
-        names = ("epoch", "train loss", "train accuracy", "val loss", "val accuracy")
-        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        columns = [
+            name for name in NUMBERS if name not in OPTIONAL or any(getattr(e, name) is not None for e in self.epochs)
+        ]
+        head = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in ("epoch", *columns))
         rows = []
         for record in self._shown():
-            numbers = (record.train_loss, record.train_accuracy, record.val_loss, record.val_accuracy)
             label = f"{record.epoch} (restored)" if record.epoch == self.restored else str(record.epoch)
-            cells = "".join(f"<td>{text}</td>" for text in map(_cell, numbers))
+            cells = "".join(f"<td>{_cell(getattr(record, name))}</td>" for name in columns)
             rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
         caption = f"<caption>{self}</caption>"
         return f'<table class="dataframe">{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -1,11 +1,11 @@
-"""A training loop to read: epochs, validation, early stopping, masks that hold."""
+"""A training loop to read: epochs, validation, early stopping, masks that hold, and what prunes while it trains."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +14,14 @@ from torch.nn import functional as F
 from prunelab.lab.data import Batches, Dataset, Pair
 from prunelab.lab.history import Epoch, History
 from prunelab.lab.progress import bar
+from prunelab.lab.steps import BatchSource, Loss, MakePruner, Pass, Penalty, Proximal, Trainee, one_pass, pruning
 
 if TYPE_CHECKING:
-    from tqdm.auto import tqdm
     from typing_extensions import TypeIs
 
     from prunelab.masks import Masks
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
-
-
-class BatchSource(Protocol):
-    """What `fit` and `accuracy` accept as batches: sized, and iterable more than once (a list, a DataLoader)."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Pair]: ...
 
 
 def fit(
@@ -44,6 +36,9 @@ def fit(
     batch_size: int = 64,
     seed: int | None = 0,
     masks: Masks | None = None,
+    pruner: MakePruner | None = None,
+    penalty: Penalty | None = None,
+    proximal: Proximal | None = None,
     patience: int | None = None,
     device: torch.device | None = None,
     progress: bool = True,
@@ -63,6 +58,14 @@ def fit(
         seed: the order of a `Dataset`'s examples and the chance in the model (dropout). The same seed gives the same
             weights, bit for bit, on a CPU. None: as chance has it. The global random state is not touched by a seed.
         masks: pruned weights, zero before the first step and after every one, until `fit` returns.
+        pruner: prunes while the model learns. It is made as `pruner(model, optimizer)`, for example by
+            `partial(prunelab.Pruner, schedule=...)`; its `step()` follows every optimizer step, its masks end up in
+            the history, and it is released in the end.
+        penalty: `penalty(model)`, a scalar tensor, is added to the loss of every step, for example
+            `regularize.L1(1e-4).penalty`. The losses that are reported do not include it, so that training and
+            validation compare; its mean has a column of its own.
+        proximal: `proximal(model, lr)` follows every optimizer step, with the optimizer's current learning rate, for
+            example `regularize.L1(1e-4).proximal_`. Give a regulariser as a penalty or as a proximal step, not both.
         patience: stop after this many epochs without a lower validation loss, and give the model back the weights of
             the best epoch. None: train to the end, keep the last weights.
         device: where to train, and where the model stays; None: where it is. See `prunelab.lab.device`.
@@ -79,6 +82,9 @@ def fit(
     True
     """
     _check(model, data, epochs=epochs, steps=steps, lr=lr, patience=patience)
+    _check_hooks(pruner=pruner, penalty=penalty, proximal=proximal)
+    if pruner is not None and patience is not None:
+        raise ValueError(f"patience={patience} could give back weights from before the last pruning; leave one out")
     place = torch.device(device) if device is not None else _device_of(model)
     model.to(place)
     batches, validation = _sources(data, batch_size, seed, place)
@@ -89,21 +95,21 @@ def fit(
         _modes_restored(model),
         _random(seed, place),
         _held(masks, model, maker),
+        pruning(pruner, model, maker) as gradual,
         bar(total, "training", progress) as shown,
     ):
+        trainee = Trainee(model, maker, loss, penalty, proximal, gradual)
         while _steps(history) < total:
-            limit = total - _steps(history)
-            train_loss, train_accuracy, taken = _one_epoch(model, batches, maker, loss, limit, place, shown)
-            if not math.isfinite(train_loss):
+            done = one_pass(trainee, batches, total - _steps(history), place, shown)
+            if wrong := _diverged(done, len(history) + 1, lr):
                 model.load_state_dict(first)
-                raise ValueError(_diverged(train_loss, len(history) + 1, lr))
-            val_loss, val_accuracy = _measure(model, validation, loss) if validation is not None else (None, None)
-            done = _steps(history) + taken
-            history.epochs.append(Epoch(len(history) + 1, done, train_loss, train_accuracy, val_loss, val_accuracy))
-            shown.set_postfix(loss=f"{train_loss:.3f}")
+                raise ValueError(wrong)
+            history.epochs.append(_record(trainee, done, history, validation))
+            shown.set_postfix(loss=f"{done.loss:.3f}")
             if best.enough(model, history[-1]):
                 break
         history.restored = best.restore(model)
+        history.masks = gradual.masks if gradual is not None else None
     return history
 
 
@@ -137,37 +143,20 @@ def _steps(history: History) -> int:
     return history[-1].steps if len(history) else 0
 
 
-def _one_epoch(
-    model: nn.Module,
-    batches: BatchSource,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
-    limit: int,
-    device: torch.device,
-    shown: tqdm,
-) -> tuple[float, float, int]:
-    """Take up to `limit` steps over the batches; return the mean loss, the accuracy and the steps taken."""
-    model.train()
-    # Sums stay on the device: reading one number back every step would make a GPU wait for the CPU.
-    total_loss = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.long, device=device)
-    seen = taken = 0
-    for inputs, targets in batches:
-        if taken == limit:
-            break
-        inputs, targets = inputs.to(device), targets.to(device)
-        optimizer.zero_grad()
-        logits = model(inputs)
-        value = loss(logits, targets)
-        value.backward()
-        optimizer.step()
-        total_loss += value.detach() * len(targets)
-        correct += (logits.argmax(1) == targets).sum()
-        seen, taken = seen + len(targets), taken + 1
-        shown.update()
-    if not taken:
-        raise ValueError("the data gave no batch on this pass; give batches that can be iterated over again")
-    return total_loss.item() / seen, correct.item() / seen, taken
+def _record(trainee: Trainee, done: Pass, history: History, validation: BatchSource | None) -> Epoch:
+    val_loss, val_accuracy = None, None
+    if validation is not None:
+        val_loss, val_accuracy = _measure(trainee.model, validation, trainee.loss)
+    return Epoch(
+        epoch=len(history) + 1,
+        steps=_steps(history) + done.steps,
+        train_loss=done.loss,
+        train_accuracy=done.accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        penalty=done.penalty,
+        sparsity=trainee.pruner.masks.sparsity if trainee.pruner is not None else None,
+    )
 
 
 @torch.no_grad()
@@ -247,11 +236,15 @@ def _held(masks: Masks | None, model: nn.Module, optimizer: torch.optim.Optimize
     return masks.hold(model, optimizer) if masks is not None else nullcontext()
 
 
-def _diverged(value: float, epoch: int, lr: float) -> str:
-    return (
-        f"the training loss became {value} in epoch {epoch} (lr={lr}); the model has its first weights back. "
-        "Lower lr, or look for NaN in the inputs"
-    )
+def _diverged(done: Pass, epoch: int, lr: float) -> str:
+    """What to say of a pass whose loss or penalty is no number any more; nothing of any other."""
+    for name, value in (("training loss", done.loss), ("penalty", done.penalty)):
+        if value is not None and not math.isfinite(value):
+            return (
+                f"the {name} became {value} in epoch {epoch} (lr={lr}); the model has its first weights back. "
+                "Lower lr, or look for NaN in the inputs"
+            )
+    return ""
 
 
 def _check(
@@ -287,3 +280,14 @@ def _check(
         raise TypeError("data is one pair of tensors; batch it first: lab.data.Batches(inputs, targets, batch_size)")
     if patience is not None:
         raise ValueError(f"patience={patience} needs validation data; give a Dataset, which has a `val` part")
+
+
+def _check_hooks(**hooks: object) -> None:
+    examples = {
+        "pruner": "functools.partial(prunelab.Pruner, schedule=...)",
+        "penalty": "regularize.L1(1e-4).penalty",
+        "proximal": "regularize.L1(1e-4).proximal_",
+    }
+    for name, hook in hooks.items():
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name} is a {type(hook).__name__}, which cannot be called; give {examples[name]}")

@@ -161,6 +161,147 @@ def test_a_run_that_diverges_says_so_and_gives_the_weights_back() -> None:
     assert torch.equal(weights(model)[64:], before[64:])
 
 
+class FakePruner:
+    """Stands where `prunelab.Pruner` stands: removes one row of the first layer at every tenth step."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.weight, self.optimizer = model.get_submodule("1").weight, optimizer
+        self.keep = torch.ones(16, 64, dtype=torch.bool)
+        self.steps = self.released = 0
+
+    @property
+    def masks(self) -> prunelab.Masks:
+        return prunelab.Masks({"1.weight": self.keep.clone()})
+
+    def step(self) -> None:
+        assert not self.released
+        self.steps += 1
+        if self.steps % 10 == 0:
+            self.keep[self.steps // 10 - 1] = False
+        self.weight.data *= self.keep
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_a_pruner_steps_after_the_optimizer_and_its_masks_end_up_in_the_history() -> None:
+    made: list[FakePruner] = []
+
+    def make(model: nn.Module, optimizer: torch.optim.Optimizer) -> FakePruner:
+        made.append(FakePruner(model, optimizer))
+        return made[-1]
+
+    model = tiny()
+    per_epoch = len(DIGITS.batches("train", 64))
+    history = train.fit(model, DIGITS, steps=2 * per_epoch, pruner=make, **QUIET)
+    (pruner,) = made
+    assert isinstance(pruner.optimizer, torch.optim.Adam)
+    assert (pruner.steps, pruner.released) == (2 * per_epoch, 1)
+    assert history.masks == pruner.masks
+    rows = [per_epoch // 10, 2 * per_epoch // 10]
+    assert [record.sparsity for record in history.epochs] == [row / 16 for row in rows]
+    assert torch.equal(model.get_submodule("1").weight != 0, pruner.keep)
+    assert '<th scope="col">sparsity</th>' in history._repr_html_()
+    assert train.fit(tiny(), DIGITS, steps=1, **QUIET).masks is None
+
+
+def test_a_pruner_is_released_when_training_fails() -> None:
+    made: list[FakePruner] = []
+
+    def make(model: nn.Module, optimizer: torch.optim.Optimizer) -> FakePruner:
+        made.append(FakePruner(model, optimizer))
+        return made[-1]
+
+    model = tiny()
+    before = weights(model)
+    with pytest.raises(ValueError, match="training loss became"):
+        train.fit(model, DIGITS, epochs=3, lr=1e20, optimizer=torch.optim.SGD, pruner=make, **QUIET)
+    assert made[0].released == 1
+    assert torch.equal(weights(model), before)
+
+
+def test_a_penalty_adds_its_gradient_and_stays_out_of_the_reported_loss() -> None:
+    """Half the squared norm, weighed with 3: its gradient is three times the weights."""
+    model, twin = tiny(), tiny()
+    batch = DIGITS.train[0][:32], DIGITS.train[1][:32]
+
+    def penalty(net: nn.Module) -> Tensor:
+        return 1.5 * sum((value.square().sum() for value in net.parameters()), torch.zeros(()))
+
+    settings: dict = {"steps": 1, "lr": 0.1, "optimizer": torch.optim.SGD, **QUIET}
+    history = train.fit(model, [batch], penalty=penalty, **settings)
+    value = F.cross_entropy(twin(batch[0]), batch[1])
+    value.backward()
+    for got, before in zip(model.parameters(), twin.parameters(), strict=True):
+        assert before.grad is not None
+        torch.testing.assert_close(got, before - 0.1 * (before.grad + 3 * before), rtol=0, atol=1e-6)
+    assert history[0].train_loss == pytest.approx(value.item(), abs=1e-6)
+    assert history[0].penalty == pytest.approx(1.5 * weights(twin).square().sum().item(), rel=1e-5)
+    assert '<th scope="col">penalty</th>' in history._repr_html_()
+    # A penalty of zero changes no bit.
+    nothing, plain = tiny(), tiny()
+    train.fit(nothing, DIGITS, epochs=2, penalty=lambda net: torch.zeros(()), **QUIET)
+    train.fit(plain, DIGITS, epochs=2, **QUIET)
+    assert torch.equal(weights(nothing), weights(plain))
+
+
+def test_a_proximal_step_follows_each_step_with_the_current_rate() -> None:
+    rates: list[float] = []
+
+    class Halving(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            super().step()
+            self.param_groups[0]["lr"] /= 2
+
+    def proximal(model: nn.Module, lr: float) -> None:
+        rates.append(lr)
+        model.get_submodule("1").weight.data[0] = 0
+
+    model = tiny()
+    train.fit(model, DIGITS, steps=3, lr=0.8, optimizer=Halving, proximal=proximal, **QUIET)
+    assert rates == [0.4, 0.2, 0.1]
+    weight = model.get_submodule("1").weight
+    assert not weight[0].any()
+    assert weight[1].all()
+
+
+def test_a_step_goes_optimizer_then_proximal_then_pruner() -> None:
+    order: list[str] = []
+
+    class Told(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            order.append("optimizer")
+
+    class Pruner(FakePruner):
+        def step(self) -> None:
+            order.append("pruner")
+
+    def penalty(model: nn.Module) -> Tensor:
+        order.append("penalty")
+        return torch.zeros(())
+
+    hooks: dict = {"penalty": penalty, "proximal": lambda *_: order.append("proximal"), "pruner": Pruner}
+    train.fit(tiny(), DIGITS, steps=2, optimizer=Told, **hooks, **QUIET)
+    assert order == 2 * ["penalty", "optimizer", "proximal", "pruner"]
+
+
+def test_a_penalty_that_is_no_number_any_more_is_named() -> None:
+    model = tiny()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"penalty became inf in epoch 1 \(lr=0.001\)"):
+        train.fit(model, DIGITS, steps=1, penalty=lambda net: torch.tensor(math.inf), **QUIET)
+    assert torch.equal(weights(model), before)
+    wrong: tuple[tuple[object, str], ...] = (
+        (lambda net: 1.0, r"penalty\(model\) gave 1.0; it must give a tensor with one number"),
+        (lambda net: net[1].bias, r"gave a tensor of shape \(16,\)"),
+    )
+    for penalty, message in wrong:
+        arguments: dict = {"penalty": penalty, **QUIET}
+        with pytest.raises(TypeError, match=message):
+            train.fit(model, DIGITS, steps=1, **arguments)
+        assert torch.equal(weights(model), before)
+
+
 def test_accuracy_of_a_pair_of_batches_and_by_hand() -> None:
     model = tiny()
     inputs, targets = DIGITS.test
@@ -217,6 +358,14 @@ def generator() -> Iterator[tuple[Tensor, Tensor]]:
         ({"epochs": 1, "data": generator()}, TypeError, "generator.*Dataset"),
         ({"epochs": 1, "data": DIGITS.train}, TypeError, "one pair of tensors.*Batches"),
         ({"epochs": 1, "data": [DIGITS.train], "patience": 2}, ValueError, "patience=2 needs validation"),
+        (
+            {"epochs": 1, "pruner": FakePruner, "patience": 2},
+            ValueError,
+            "patience=2 could give back weights from before",
+        ),
+        ({"epochs": 1, "pruner": 0.9}, TypeError, "pruner is a float, which cannot be called; give functools.partial"),
+        ({"epochs": 1, "penalty": 1e-4}, TypeError, "penalty is a float.*give regularize.L1"),
+        ({"epochs": 1, "proximal": 1e-4}, TypeError, "proximal is a float.*give regularize.L1"),
         ({"epochs": 1, "model": nn.ReLU()}, ValueError, "no parameter"),
         ({"epochs": 1, "model": "net"}, TypeError, "model is a str"),
     ],
