@@ -18,13 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Channel", "Filter", "Granularity", "Group", "Kernel", "Layer", "Layout", "Weight"]
+__all__ = ["Channel", "Filter", "Granularity", "Group", "Head", "Kernel", "Layer", "Layout", "Weight"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,15 @@ class Layout:
     """How a layer stores its weight; what a granularity must know beside the tensor.
 
     `groups` is the convolution's number of groups. `transposed` is True for transposed convolutions, whose weight is
-    (I, O/groups, *kernel) where an ordinary one is (O, I/groups, *kernel).
+    (I, O/groups, *kernel) where an ordinary one is (O, I/groups, *kernel). `heads` says where attention heads lie: in
+    the "rows" of a projection that makes queries, keys or values, of which `packed` may be stacked in one weight, or in
+    the "columns" of the projection that reads them.
     """
 
     groups: int = 1
     transposed: bool = False
+    heads: Literal["rows", "columns"] = "rows"
+    packed: int = 1
 
 
 PLAIN = Layout()
@@ -73,6 +77,10 @@ class Granularity(ABC):
         if keep.shape != (units,):
             raise ValueError(f"keep has shape {tuple(keep.shape)}; {self} of a weight {tuple(shape)} has {units} units")
         return self.restore(keep[:, None].expand(units, members), shape, layout).contiguous()
+
+    def bias_mask(self, keep: Tensor, size: int, layout: Layout = PLAIN) -> Tensor:  # noqa: ARG002
+        """The decision `keep`, bool (units,), as a mask of a bias with `size` entries that goes with the units."""
+        return keep.repeat_interleave(size // keep.numel()) if keep.numel() else keep.new_ones(size)
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,64 @@ class Layer(Granularity):
 
     def restore(self, matrix: Tensor, shape: Sequence[int], layout: Layout = PLAIN) -> Tensor:
         return _stored(matrix, shape, layout)
+
+
+@dataclass(frozen=True)
+class Head(Granularity):
+    """An attention head: its rows of the query, key and value projections with their biases, and the columns of the
+    output projection that read it (Hoefler et al. 2021). One unit lies in several parameters; `prune` finds them.
+
+    `heads` is the number of heads of each attention layer. Where several query heads share a key and value head, it is
+    the number of the latter: a unit is then a key and value head with all its query heads.
+
+    >>> queries = torch.arange(12.0).reshape(4, 3)                  # 2 heads of 2 rows each
+    >>> Head(2).view(queries).tolist()
+    [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]]
+    >>> Head(2).view(queries.T, Layout(heads="columns")).shape      # the output projection: 2 columns a head
+    torch.Size([2, 6])
+    """
+
+    covers_bias: ClassVar[bool] = True
+
+    heads: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.heads, Integral) or isinstance(self.heads, bool) or self.heads < 1:
+            raise ValueError(f"Head({self.heads!r}): an attention layer has a whole number of heads, at least 1")
+        object.__setattr__(self, "heads", int(self.heads))
+
+    def __repr__(self) -> str:
+        return f"Head({self.heads})"
+
+    def view(self, weight: Tensor, layout: Layout = PLAIN) -> Tensor:
+        if weight.dim() != 2:
+            raise ValueError(f"{self} needs the 2-dimensional weight of a projection, not shape {tuple(weight.shape)}")
+        packed, width, others = self._split(weight.shape, layout)
+        if layout.heads == "columns":
+            return weight.reshape(others, self.heads, width).transpose(0, 1).reshape(self.heads, others * width)
+        stacked = weight.reshape(packed, self.heads, width, others)
+        return stacked.transpose(0, 1).reshape(self.heads, packed * width * others)
+
+    def restore(self, matrix: Tensor, shape: Sequence[int], layout: Layout = PLAIN) -> Tensor:
+        packed, width, others = self._split(shape, layout)
+        if layout.heads == "columns":
+            return matrix.reshape(self.heads, others, width).transpose(0, 1).reshape(tuple(shape))
+        return matrix.reshape(self.heads, packed, width, others).transpose(0, 1).reshape(tuple(shape))
+
+    def bias_mask(self, keep: Tensor, size: int, layout: Layout = PLAIN) -> Tensor:
+        return keep.repeat_interleave(size // (layout.packed * self.heads)).repeat(layout.packed)
+
+    def _split(self, shape: Sequence[int], layout: Layout) -> tuple[int, int, int]:
+        """(weights stacked in one, rows or columns of a head, the other dimension)."""
+        along, others = (shape[1], shape[0]) if layout.heads == "columns" else (shape[0], shape[1])
+        packed = 1 if layout.heads == "columns" else layout.packed
+        if along % (packed * self.heads):
+            raise ValueError(
+                f"{layout.heads} of a weight {tuple(shape)} do not divide into {self.heads} heads"
+                f"{f' in each of {packed} stacked projections' if packed > 1 else ''}; give the number of heads that "
+                "the attention layer has"
+            )
+        return packed, along // (packed * self.heads), others
 
 
 def _filters_first(weight: Tensor, layout: Layout) -> Tensor:

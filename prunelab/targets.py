@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
@@ -23,7 +24,8 @@ class Target:
 
     `layout` is how its layer stores it, `biases` the names of the biases of the same units, `modules` the Linear and
     convolution modules that use it (several where it is shared, none where it belongs to another kind of module).
-    `obstacle` says why nothing larger than single weights can be removed from it, where that is so.
+    `obstacle` says why nothing larger than single weights can be removed from it, where that is so. `others` are the
+    further parameters in which the same units lie: the projections of an attention layer.
     """
 
     name: str
@@ -32,6 +34,22 @@ class Target:
     biases: tuple[str, ...] = ()
     modules: tuple[nn.Module, ...] = ()
     obstacle: str = ""
+    others: tuple[Target, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Target, ...]:
+        """The parameters in which the units lie: this one, and the others."""
+        return self, *self.others
+
+    def matrix(self, values: Mapping[str, Tensor], granularity: Granularity) -> Tensor:
+        """`values`, by parameter name, as one matrix (units, members): those of all parts side by side."""
+        views = [part.view(values[part.name], granularity) for part in self.parts]
+        return torch.cat(views, 1) if self.others else views[0]
+
+    def sizes(self, granularity: Granularity) -> int | Tensor:
+        """Weights in a unit, over all parts: one number where all units are alike, else int64 (units,)."""
+        sizes = [granularity.sizes(part.weight.shape, part.layout) for part in self.parts]
+        return sum(sizes[1:], start=sizes[0])
 
     def view(self, values: Tensor, granularity: Granularity) -> Tensor:
         """`values`, of the parameter's shape, as a matrix (units, members). Raises ValueError, naming the parameter."""

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from prunelab.criteria.base import Criterion, Evidence
+from prunelab.criteria.base import Criterion, Evidence, Subject
 from prunelab.criteria.measuring import Batches, Loss, Measured, as_masked, measure
+from prunelab.criteria.watching import PerWeight
 from prunelab.granularity import Granularity
 from prunelab.targets import Target
+
+
+def score_targets(
+    model: nn.Module,
+    targets: Sequence[Target],
+    criterion: Criterion,
+    granularity: Granularity,
+    data: Batches | None,
+    loss: Loss | None,
+    kept_before: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The criterion's score of every unit of every target, {name: (units,)}; weights not `kept_before` are zero."""
+    arguments = model, targets, criterion, granularity
+    if criterion.momentum is None:
+        return checked_scores(criterion, gather(*arguments, data, loss, kept_before))
+    average: dict[str, Tensor] = {}
+    for batch in _checked_data(criterion, data, loss):
+        scores = checked_scores(criterion, gather(*arguments, [batch], loss, kept_before))
+        average = {name: average[name].lerp(s, 1 - criterion.momentum) if average else s for name, s in scores.items()}
+    return average
 
 
 def gather(
@@ -23,26 +46,44 @@ def gather(
     kept_before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Evidence]:
     """What the criterion needs of every target, as matrices (units, members); weights not `kept_before` are zero."""
-    measured = _measured(model, targets, criterion, data, loss, kept_before or {})
-    evidence = {}
-    for target in targets:
-        weight = target.weight.detach()
-        if kept_before and target.name in kept_before:
-            weight = weight.masked_fill(~kept_before[target.name], 0)
-        gradient = measured.gradients.get(target.name)
-        evidence[target.name] = Evidence(
-            weights=target.view(weight, granularity),
-            gradients=None if gradient is None else target.view(gradient, granularity),
-            statistics=measured.activations.get(target.name),
+    criterion.check(granularity)
+    kept = kept_before or {}
+    parts = [part for target in targets for part in target.parts]
+    runs = {"gradients", "data"} & set(criterion.needs) or type(criterion).observe is not Criterion.observe
+    with as_masked(parts, kept if runs else {}):
+        measured = _measured(model, parts, criterion, data, loss)
+        statistics = {**measured.statistics, **criterion.observe(Subject(model, parts, data, loss))}
+    weights = {part.name: _masked(part.weight.detach(), kept.get(part.name)) for part in parts}
+    return {
+        target.name: Evidence(
+            weights=target.matrix(weights, granularity),
+            gradients=target.matrix(measured.gradients, granularity) if measured.gradients else None,
+            statistics=_viewed(target, statistics, granularity),
+            granularity=granularity,
+            sizes=target.sizes(granularity),
         )
-    return evidence
+        for target in targets
+    }
+
+
+def _masked(weight: Tensor, kept: Tensor | None) -> Tensor:
+    return weight if kept is None else weight.masked_fill(~kept, 0)
+
+
+def _viewed(target: Target, statistics: Mapping[str, Any], granularity: Granularity) -> Any:
+    """The target's statistic: a matrix (units, members) where it has one number for every weight."""
+    found = statistics.get(target.name)
+    if not isinstance(found, PerWeight):
+        return found
+    return target.matrix({part.name: statistics[part.name].values for part in target.parts}, granularity)
 
 
 def checked_scores(criterion: Criterion, evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:
     """The criterion's scores: one float a unit, (units,), on the weight's device."""
     # Copies: a criterion may work in place, and what it returns may be a part of what it was given.
     copies = {name: replace(one, weights=one.weights.clone()) for name, one in evidence.items()}
-    scores = criterion.scores(copies)
+    with torch.no_grad():
+        scores = criterion.scores(copies)
     if not isinstance(scores, Mapping):
         raise ValueError(f"{type(criterion).__name__}.scores must return a dict, name → scores, not {scores!r:.60}")
     checked = {}
@@ -60,17 +101,19 @@ def checked_scores(criterion: Criterion, evidence: Mapping[str, Evidence]) -> di
 
 
 def _measured(
-    model: nn.Module,
-    targets: Sequence[Target],
-    criterion: Criterion,
-    data: Batches | None,
-    loss: Loss | None,
-    kept_before: Mapping[str, Tensor],
+    model: nn.Module, parts: Sequence[Target], criterion: Criterion, data: Batches | None, loss: Loss | None
 ) -> Measured:
-    """Gradients and activations as far as the criterion needs them; it is refused without what they are made from."""
+    """Gradients and activations as far as the criterion needs them."""
     by_gradient, by_data = "gradients" in criterion.needs, "data" in criterion.needs
     if not by_gradient and not by_data:
         return Measured({}, {})
+    given = _checked_data(criterion, data, loss)
+    return measure(model, parts, given, loss if by_gradient else None, criterion.probe if by_data else None)
+
+
+def _checked_data(criterion: Criterion, data: Batches | None, loss: Loss | None) -> Batches:
+    """`data`, once it is sure that the criterion has what it needs; it is refused without."""
+    by_gradient = "gradients" in criterion.needs
     missing = [what for what, given in (("data=", data), ("loss=", loss if by_gradient else ())) if given is None]
     if data is None or missing:
         raise ValueError(
@@ -87,5 +130,4 @@ def _measured(
             "data must be something that can be iterated more than once (a DataLoader, a list of batches), not a "
             f"{type(data).__name__}, which is used up after one pass; wrap it in list(...)"
         )
-    with as_masked(targets, kept_before):
-        return measure(model, targets, data, loss if by_gradient else None, activations=by_data)
+    return data

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunelab.criteria.activations import Activations, Watch
-from prunelab.targets import Target
+from prunelab.criteria.watching import Probe, Watch
+from prunelab.targets import Target, unwrap
 from prunelab.trace import call_arguments, device_of, to_device, undisturbed
 
 Batches = Iterable[tuple[Any, Any]]
@@ -20,86 +20,109 @@ Loss = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """By parameter name: `gradients` of the parameter's shape, and `activations`; each empty where not asked for."""
+    """By parameter name: `gradients` of the parameter's shape, and `statistics`; each empty where not asked for."""
 
     gradients: Mapping[str, Tensor]
-    activations: Mapping[str, Activations]
+    statistics: Mapping[str, Any]
 
 
 def measure(
-    model: nn.Module, targets: Sequence[Target], data: Batches, loss: Loss | None, *, activations: bool
+    model: nn.Module,
+    targets: Sequence[Target],
+    data: Batches,
+    loss: Loss | None,
+    probe: Callable[[], Probe] | None = None,
 ) -> Measured:
-    """∂L/∂w of every target where there is a `loss`, and its layer's `activations` where asked for.
+    """∂L/∂w of every target where there is a `loss`, and what a `probe` on its layer collects where there is one.
 
     L is the mean loss over all examples, whatever the batch sizes: `loss(outputs, targets)` is the mean over a batch,
     and batches count by their number of examples. The model runs in eval mode, on its own device; it and the random
     state are as they were afterwards, also when it raises. A parameter that the loss does not depend on has gradient
     zero. Half precision is accumulated in float32.
     """
-    watch = Watch()
+    model = unwrap(model)
     gradients = None if loss is None else _MeanGradient([target.weight for target in targets], loss)
     examples = 0
     with ExitStack() as stack:
-        stack.enter_context(undisturbed(model))
-        if loss is not None and any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN's have no gradient in eval mode
+        stack.enter_context(measuring(model))
         if gradients is not None:
-            stack.enter_context(gradients.differentiable())
-        if activations:
-            stack.enter_context(watch.on(targets))
-        for outputs, labels, count in _forwards(model, data, watch):
+            stack.enter_context(differentiable(gradients.parameters))
+        watch = None if probe is None else stack.enter_context(Watch(probe).on(targets))
+        for inputs, labels, count in batches(model, data):
             examples += count
-            if gradients is not None:
-                gradients.add(outputs, labels, count)
+            if watch is not None:
+                watch.batch(labels, count)
+            outputs = run(model, inputs)
+            gates = watch.gates() if watch is not None else []
+            found = gradients.add(outputs, labels, count, gates) if gradients is not None else []
+            if watch is not None:
+                watch.finish(found)
+        statistics = watch.results() if watch is not None and examples else {}
     if examples == 0:
         raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
     names = [target.name for target in targets]
-    return Measured(
-        gradients={} if gradients is None else dict(zip(names, gradients.mean(examples), strict=True)),
-        activations=watch.activations() if activations else {},
-    )
+    return Measured({} if gradients is None else dict(zip(names, gradients.mean(examples), strict=True)), statistics)
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """`undisturbed`, with what would keep gradients or hooks from working switched off."""
+    with ExitStack() as stack:
+        stack.enter_context(undisturbed(model))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN's have no gradient in eval mode
+        if any(hasattr(module, "_orig_mod") for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled parts would skip the hooks
+        yield
+
+
+@contextmanager
+def differentiable(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Gradients are recorded inside, also of frozen parameters; these are frozen again afterwards."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 class _MeanGradient:
     """Sums the gradients of a loss over batches; `parameters` may be frozen."""
 
     def __init__(self, parameters: Sequence[Tensor], loss: Loss) -> None:
-        self._parameters, self._loss = parameters, loss
+        self.parameters, self._loss = parameters, loss
         with torch.inference_mode(False):  # a sum made in inference mode could not be added to outside of it
             self._sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
 
-    @contextmanager
-    def differentiable(self) -> Iterator[None]:
-        """Gradients are recorded inside, also of frozen parameters; these are frozen again afterwards."""
-        frozen = [parameter for parameter in self._parameters if not parameter.requires_grad]
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            with torch.inference_mode(False), torch.enable_grad():
-                yield
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-
-    def add(self, outputs: Any, labels: Any, examples: int) -> None:
-        value = self._loss(outputs, labels)
-        if not isinstance(value, Tensor) or value.dim() != 0:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"loss must return a scalar tensor, the mean over the batch; it returned {got}")
-        if not value.requires_grad:
-            raise ValueError("the loss has no gradient: it was detached, or made from numbers instead of the outputs")
-        for total, gradient in zip(
-            self._sums, torch.autograd.grad(value, self._parameters, allow_unused=True), strict=True
-        ):
+    def add(self, outputs: Any, labels: Any, examples: int, others: Sequence[Tensor]) -> list[Tensor | None]:
+        """Adds a batch; returns the gradients of its mean loss with respect to `others`."""
+        value = scalar(self._loss(outputs, labels))
+        found = torch.autograd.grad(value, [*self.parameters, *others], allow_unused=True)
+        for total, gradient in zip(self._sums, found, strict=False):
             if gradient is not None:
                 total += gradient * examples
+        return list(found[len(self.parameters) :])
 
     def mean(self, examples: int) -> list[Tensor]:
         return [total / examples for total in self._sums]
 
 
-def _forwards(model: nn.Module, data: Batches, watch: Watch) -> Iterator[tuple[Any, Any, int]]:
-    """(outputs, targets, number of examples) of each batch, on the model's device; `watch` is told when one begins."""
+def scalar(value: Any) -> Tensor:
+    """`value` if it is a scalar that has a gradient; anything else that a loss returned is refused with the reason."""
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"loss must return a scalar tensor, the mean over the batch; it returned {got}")
+    if not value.requires_grad:
+        raise ValueError("the loss has no gradient: it was detached, or made from numbers instead of the outputs")
+    return value
+
+
+def batches(model: nn.Module, data: Batches) -> Iterator[tuple[Any, Any, int]]:
+    """(inputs, targets, number of examples) of each batch; the targets are on the model's device."""
     device = device_of(model)
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -109,11 +132,14 @@ def _forwards(model: nn.Module, data: Batches, watch: Watch) -> Iterator[tuple[A
             )
         # A DataLoader turns a tuple of inputs into a list.
         inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
-        positional, named = call_arguments(inputs, device)
         labels = to_device(batch[1], device)
-        examples = _examples(labels, inputs)
-        watch.batch(labels, examples)
-        yield model(*positional, **named), labels, examples
+        yield inputs, labels, _examples(labels, inputs)
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """The model's outputs for a batch's inputs, which are brought to its device."""
+    positional, named = call_arguments(inputs, device_of(model))
+    return model(*positional, **named)
 
 
 def _examples(labels: Any, inputs: Any) -> int:

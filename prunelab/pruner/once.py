@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunelab.criteria.base import Criterion
-from prunelab.criteria.evidence import checked_scores, gather
+from prunelab.criteria.evidence import gather, score_targets
 from prunelab.criteria.magnitude import Magnitude
 from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity, Weight
@@ -67,9 +67,12 @@ def prune(
     granularity, criterion, competition = _checked(granularity, criterion, scope)
     targets = find_targets(model, parameters)
     kept_before = _restrict(within, model)
-    evidence = gather(model, targets, criterion, granularity, data, loss, kept_before)
     by_bits = _ranked_by_bits(criterion, granularity)
-    scores = {n: e.weights[:, 0] for n, e in evidence.items()} if by_bits else checked_scores(criterion, evidence)
+    if by_bits:
+        evidence = gather(model, targets, criterion, granularity, data, loss, kept_before)
+        scores = {name: one.weights[:, 0] for name, one in evidence.items()}
+    else:
+        scores = score_targets(model, targets, criterion, granularity, data, loss, kept_before)
     candidates = [
         Candidates(
             name=target.name,
@@ -108,7 +111,7 @@ def score(
     """
     granularity, criterion, _ = _checked(granularity, criterion, "global")
     targets = find_targets(model, parameters)
-    return checked_scores(criterion, gather(model, targets, criterion, granularity, data, loss))
+    return score_targets(model, targets, criterion, granularity, data, loss)
 
 
 def _checked(
@@ -148,20 +151,21 @@ def _restrict(within: Masks | None, model: nn.Module) -> Masks:
 
 def _alive(target: Target, granularity: Granularity, kept_before: Masks) -> Tensor | None:
     """(units,) bool: the units of which any weight was kept before; None where nothing was removed before."""
-    if target.name not in kept_before:
+    if not any(part.name in kept_before for part in target.parts):
         return None
-    members = target.view(kept_before[target.name].to(torch.int8), granularity)
+    kept = {p.name: kept_before.get(p.name, torch.ones_like(p.weight, dtype=torch.bool)) for p in target.parts}
+    members = target.matrix({name: mask.to(torch.int8) for name, mask in kept.items()}, granularity)
     return members.any(1) if members.shape[1] else members.new_ones(members.shape[0], dtype=torch.bool)
 
 
 def _sizes(target: Target, granularity: Granularity, model: nn.Module) -> int | Tensor:
     """Parameters in each unit, the biases that go with it included."""
-    sizes = granularity.sizes(target.weight.shape, target.layout)
+    sizes = target.sizes(granularity)
     units = granularity.units(target.weight.shape, target.layout)[0]
     if not granularity.covers_bias or units == 0:
         return sizes
     parameters = named_parameters(model)
-    return sizes + sum(parameters[bias].numel() // units for bias in target.biases)
+    return sizes + sum(parameters[bias].numel() // units for part in target.parts for bias in part.biases)
 
 
 def _unit_masks(
@@ -171,8 +175,9 @@ def _unit_masks(
     parameters = named_parameters(model)
     masks: dict[str, Tensor] = {}
     for target, keep in zip(targets, kept, strict=True):
-        masks[target.name] = granularity.mask(keep, target.weight.shape, target.layout)
-        for bias in target.biases if granularity.covers_bias and keep.numel() else ():
-            mask = keep.repeat_interleave(parameters[bias].numel() // keep.numel())
-            masks[bias] = masks[bias] | mask if bias in masks else mask
+        for part in target.parts:
+            masks[part.name] = granularity.mask(keep, part.weight.shape, part.layout)
+            for bias in part.biases if granularity.covers_bias and keep.numel() else ():
+                mask = granularity.bias_mask(keep, parameters[bias].numel(), part.layout)
+                masks[bias] = masks[bias] | mask if bias in masks else mask
     return masks
