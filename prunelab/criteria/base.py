@@ -84,8 +84,11 @@ class Criterion(ABC):
         """The scores of all parameters. Override it only where one parameter's scores depend on the others."""
         return {name: self.score(one.weights, one.gradients, one.statistics) for name, one in evidence.items()}
 
-    def probe(self) -> Probe:
-        """A fresh probe for one layer, for a criterion that needs data; its result is what `score` gets."""
+    def probe(self) -> Probe | None:
+        """A fresh probe for one layer, for a criterion that needs data; its result is what `score` gets.
+
+        None where the data are only there to measure gradients.
+        """
         return ChannelMeans()
 
     def observe(self, subject: Subject) -> Mapping[str, Any]:

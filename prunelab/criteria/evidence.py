@@ -108,7 +108,8 @@ def _measured(
     if not by_gradient and not by_data:
         return Measured({}, {})
     given = _checked_data(criterion, data, loss)
-    return measure(model, parts, given, loss if by_gradient else None, criterion.probe if by_data else None)
+    probes = {part.name: probe for part in parts if (probe := criterion.probe())} if by_data else {}
+    return measure(model, parts, given, loss if by_gradient else None, probes)
 
 
 def _checked_data(criterion: Criterion, data: Batches | None, loss: Loss | None) -> Batches:

@@ -31,9 +31,9 @@ def measure(
     targets: Sequence[Target],
     data: Batches,
     loss: Loss | None,
-    probe: Callable[[], Probe] | None = None,
+    probes: Mapping[str, Probe] | None = None,
 ) -> Measured:
-    """∂L/∂w of every target where there is a `loss`, and what a `probe` on its layer collects where there is one.
+    """∂L/∂w of every target where there is a `loss`, and what `probes`, by parameter name, collect of their layers.
 
     L is the mean loss over all examples, whatever the batch sizes: `loss(outputs, targets)` is the mean over a batch,
     and batches count by their number of examples. The model runs in eval mode, on its own device; it and the random
@@ -47,7 +47,7 @@ def measure(
         stack.enter_context(measuring(model))
         if gradients is not None:
             stack.enter_context(differentiable(gradients.parameters))
-        watch = None if probe is None else stack.enter_context(Watch(probe).on(targets))
+        watch = stack.enter_context(Watch(probes).on(targets)) if probes else None
         for inputs, labels, count in batches(model, data):
             examples += count
             if watch is not None:

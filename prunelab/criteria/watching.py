@@ -75,11 +75,10 @@ class PerWeight:
 
 
 class Watch:
-    """Runs a probe on every layer while it is entered; `batch` begins and `finish` ends each batch of the data."""
+    """Runs probes, by parameter name, on their layers; `batch` begins and `finish` ends each batch of the data."""
 
-    def __init__(self, probe: Callable[[], Probe]) -> None:
-        self._make = probe
-        self._probes: dict[str, Probe] = {}
+    def __init__(self, probes: Mapping[str, Probe]) -> None:
+        self._probes = probes
         self._calls: dict[str, list[Call]] = {}
         self._labels: list[Any] = []
         self._examples = 0
@@ -95,7 +94,6 @@ class Watch:
                         f"{target.name!r} belongs to no Linear or convolution module, so its activations are not "
                         "known; leave it out with exclude=[...]"
                     )
-                self._probes[target.name] = self._make()
                 hook = self._hook(target.name, stages)
                 for module in target.modules:
                     handle = module.register_forward_hook(hook, with_kwargs=True)
