@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunelab import selection
-from prunelab.selection import NotANumberError, keep_largest, keep_within_budget
+from prunelab.selection import NotANumberError, keep_largest, keep_largest_in_rows, keep_within_budget, largest, rows
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -58,10 +57,10 @@ def test_equals_a_stable_sort(
     remove = round(fraction * sum(tensor.numel() for tensor in values))
     with pytest.MonkeyPatch.context() as patch:
         # Tiny chunks and samples: many chunks, and brackets that miss.
-        patch.setattr(selection, "_CHUNK", sizes[0])
-        patch.setattr(selection, "_SAMPLE", sizes[1])
+        patch.setattr(largest, "_CHUNK", sizes[0])
+        patch.setattr(largest, "_SAMPLE", sizes[1])
         if on_device:  # the code that GPUs run, here on the CPU
-            patch.setattr(selection, "_scan", selection._scan_on_device)
+            patch.setattr(largest, "_scan", largest._scan_on_device)
         assert_same(values, remove, magnitude)
 
 
@@ -86,7 +85,7 @@ def test_every_bracket_leads_to_the_same_answer(magnitude: bool, monkeypatch: py
     values = bits.view(torch.float16) * torch.tensor([1, -1] * 4 + [1])
     for low in range(-7, 8):
         for high in range(low, 8):
-            monkeypatch.setattr(selection, "_bracket", lambda *_, low=low, high=high: (low, high))
+            monkeypatch.setattr(largest, "_bracket", lambda *_, low=low, high=high: (low, high))
             for remove in range(10):
                 assert_same([values[:4], values[4:]], remove, magnitude)
 
@@ -99,7 +98,7 @@ def test_zeros_tie_whatever_their_sign() -> None:
 
 def test_an_adversarial_sample_only_costs_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     # The sample takes every third value; those are all huge, so the bracket lies far above the threshold.
-    monkeypatch.setattr(selection, "_SAMPLE", 5)
+    monkeypatch.setattr(largest, "_SAMPLE", 5)
     values = torch.rand(3000)
     values[1::3] += 1000
     assert_same([values], 1500, magnitude=True)
@@ -146,3 +145,73 @@ def test_budget_walk_is_the_walk(units: list[tuple[int, int]], fraction: float) 
             spent += units[unit][1]
             expected[unit] = False
     assert keep_within_budget(scores, sizes, budget).tolist() == expected.tolist()
+
+
+# --- within rows ----------------------------------------------------------------------------------------------------
+
+
+def rows_by_sorting(values: Tensor, remove: int, magnitude: bool, alive: Tensor | None) -> list[list[bool]]:
+    """The definition, in plain Python: in every row a stable sort, what is gone first, then the smallest."""
+    kept = []
+    for i, row in enumerate(values.double().tolist()):
+        gone = [alive is not None and not alive[i, j] for j in range(len(row))]
+        order = sorted(
+            range(len(row)), key=lambda j: (not gone[j], 0 if gone[j] else abs(row[j]) if magnitude else row[j])
+        )
+        removed = set(order[:remove]) | {j for j in order if gone[j]}
+        kept.append([j not in removed for j in range(len(row))])
+    return kept
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), columns=st.integers(0, 20), count=st.integers(0, 5), magnitude=st.booleans())
+def test_rows_equal_a_stable_sort_of_each(data: st.DataObject, columns: int, count: int, magnitude: bool) -> None:
+    of_rows = st.lists(st.lists(floats, min_size=columns, max_size=columns), min_size=count, max_size=count)
+    values = torch.tensor(data.draw(of_rows), dtype=data.draw(st.sampled_from(DTYPES))).reshape(count, columns)
+    remove = data.draw(st.integers(0, columns))
+    alive = None
+    if data.draw(st.booleans()):
+        bits = st.lists(st.booleans(), min_size=count * columns, max_size=count * columns)
+        alive = torch.tensor(data.draw(bits), dtype=torch.bool).reshape(count, columns)
+        values[~alive] = data.draw(st.sampled_from([0.0, float("nan"), float("inf")]))  # what is gone is not looked at
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_CHUNK", data.draw(st.sampled_from([1, 7, 1 << 16])))
+        patch.setattr(rows, "_PAIRS", data.draw(st.sampled_from([0, 8, 20])))
+        kept = keep_largest_in_rows(values, remove, magnitude=magnitude, alive=alive)
+    assert kept.shape == values.shape
+    assert kept.tolist() == rows_by_sorting(values, remove, magnitude, alive)
+    if values.numel():  # the code that GPUs run, here on the CPU
+        on_device = rows._on_device(values, remove, rows.Ranking(values.dtype, magnitude), alive)
+        assert on_device.tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("magnitude", [True, False])
+@pytest.mark.parametrize(("shape", "remove"), [((300, 700), 350), ((50_000, 4), 2), ((1, 100_000), 99_999)])
+def test_rows_of_large_matrices(
+    dtype: torch.dtype, magnitude: bool, shape: tuple[int, int], remove: int, device: torch.device
+) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(2)).round(decimals=1).to(device, dtype)
+    kept = keep_largest_in_rows(values, remove, magnitude=magnitude)
+    assert kept.device == values.device
+    ranked = values.double().abs() if magnitude else values.double()
+    order = ranked.sort(dim=1, stable=True).indices
+    assert torch.equal(kept, torch.ones_like(kept).scatter(1, order[:, :remove], False))
+
+
+def test_rows_refuse_nan_and_impossible_counts(device: torch.device) -> None:
+    values = torch.tensor([[1.0, 2.0], [3.0, float("nan")]], device=device)
+    for sign, remove, magnitude, width in itertools.product((1, -1), (0, 1, 2), (True, False), (1, 9)):
+        with pytest.raises(NotANumberError):
+            keep_largest_in_rows((sign * values).repeat(1, width), remove, magnitude=magnitude)
+    with pytest.raises(ValueError, match="cannot remove 3 of 2 values"):
+        keep_largest_in_rows(values, 3)
+
+
+def test_rows_do_not_change_their_input() -> None:
+    values = torch.randn(20, 30).t()
+    alive = torch.rand(30, 20) > 0.3
+    before, alive_before = values.clone(), alive.clone()
+    keep_largest_in_rows(values, 10, alive=alive)
+    assert torch.equal(values, before)
+    assert torch.equal(alive, alive_before)

@@ -10,34 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunelab.selection.keys import NUMPY, Ints, NotANumberError, Ranking
+
 _CHUNK = 1 << 16  # values handled at a time: a chunk and its buffers stay in a core's cache
 _SAMPLE = 3  # of n values, _SAMPLE * n^(2/3) are sampled: sorting them and what they leave undecided cost alike
-_BITS: dict[torch.dtype, torch.dtype] = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-}
-
-_NUMPY = {torch.int64: np.int64, torch.int32: np.int32, torch.int16: np.int16}
 _UNSIGNED = {8: np.uint64, 4: np.uint32, 2: np.uint16}
-
-Ints = NDArray[np.signedinteger]
-
-
-class NotANumberError(ValueError):
-    """A value that cannot be ranked. `index` is the position of its tensor in the sequence that was given."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__("NaN cannot be ranked")
-        self.index = index
 
 
 def keep_largest(values: Sequence[Tensor], remove: int, *, magnitude: bool = False) -> list[Tensor]:
@@ -64,7 +47,7 @@ def keep_largest(values: Sequence[Tensor], remove: int, *, magnitude: bool = Fal
     dtype = flat[0].dtype
     for tensor in flat:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    ranking = _Ranking(dtype, magnitude)
+    ranking = Ranking(dtype, magnitude)
     low, high = _bracket(flat, ranking, remove / total)
     while True:
         scans = [_scan(tensor, ranking, low, high, index) for index, tensor in enumerate(flat)]
@@ -80,40 +63,6 @@ def keep_largest(values: Sequence[Tensor], remove: int, *, magnitude: bool = Fal
     return [scan.keep for scan in scans]
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """Maps floats to signed integers (keys) of the same width that order as the floats, or their magnitudes, do."""
-
-    dtype: torch.dtype
-    magnitude: bool
-
-    @property
-    def bits(self) -> torch.dtype:
-        return _BITS[self.dtype]
-
-    @property
-    def highest(self) -> int:
-        return torch.iinfo(self.bits).max
-
-    @property
-    def lowest(self) -> int:
-        return 0 if self.magnitude else torch.iinfo(self.bits).min
-
-    @cached_property
-    def infinity(self) -> int:
-        """The key of +inf: a larger one is NaN."""
-        return int(torch.tensor(torch.inf, dtype=self.dtype).view(self.bits))
-
-    def keys(self, values: Tensor) -> Tensor:
-        values = values.to(self.dtype)
-        if self.magnitude:
-            return values.view(self.bits) & self.highest
-        # Adding zero turns -0.0 into +0.0, abs() drops the sign of a NaN: equal values get equal keys, NaN the largest.
-        values = torch.where(values.isnan(), values.abs(), values + 0.0)
-        bits = values.view(self.bits)
-        return torch.where(bits < 0, bits ^ self.highest, bits)
-
-
 @dataclass
 class _Scan:
     """What one pass over a tensor found: values above the bracket are kept, those inside it are undecided."""
@@ -124,7 +73,7 @@ class _Scan:
     keys: Ints  # (inside,)
 
 
-def _bracket(flat: list[Tensor], ranking: _Ranking, fraction: float) -> tuple[int, int]:
+def _bracket(flat: list[Tensor], ranking: Ranking, fraction: float) -> tuple[int, int]:
     """Keys between which the threshold lies almost surely: five standard deviations of the sample quantile."""
     total = sum(tensor.numel() for tensor in flat)
     stride = int(total ** (1 / 3) / _SAMPLE) | 1  # odd, so that it does not march in step with power-of-two rows
@@ -139,15 +88,15 @@ def _bracket(flat: list[Tensor], ranking: _Ranking, fraction: float) -> tuple[in
     return low, high
 
 
-def _scan(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) -> _Scan:
+def _scan(tensor: Tensor, ranking: Ranking, low: int, high: int, index: int) -> _Scan:
     """One pass over a flat tensor: keep what lies above the bracket, collect what lies inside it."""
     if tensor.device.type != "cpu":
         return _scan_on_device(tensor, ranking, low, high, index)
     keep = torch.empty(tensor.numel(), dtype=torch.bool)
     kept, above = keep.numpy(), 0
     positions: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    inside: list[Ints] = [np.empty(0, _NUMPY[ranking.bits])]
-    buffer = np.empty(min(_CHUNK, tensor.numel()), _NUMPY[ranking.bits])
+    inside: list[Ints] = [np.empty(0, NUMPY[ranking.bits])]
+    buffer = np.empty(min(_CHUNK, tensor.numel()), NUMPY[ranking.bits])
     hits = np.empty(buffer.size, np.bool_)
     for start, keys in _key_chunks(tensor, ranking):
         if keys.max() > ranking.infinity:
@@ -162,7 +111,7 @@ def _scan(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) ->
     return _Scan(keep, above, np.concatenate(positions), np.concatenate(inside))
 
 
-def _scan_on_device(tensor: Tensor, ranking: _Ranking, low: int, high: int, index: int) -> _Scan:
+def _scan_on_device(tensor: Tensor, ranking: Ranking, low: int, high: int, index: int) -> _Scan:
     """The same where chunks gain nothing (GPUs); only what lies inside the bracket travels to the CPU."""
     keys = ranking.keys(tensor)
     if keys.numel() and int(keys.max()) > ranking.infinity:
@@ -172,7 +121,7 @@ def _scan_on_device(tensor: Tensor, ranking: _Ranking, low: int, high: int, inde
     return _Scan(keep, int(keep.sum()), found.cpu().numpy(), keys[found].cpu().numpy())
 
 
-def _key_chunks(tensor: Tensor, ranking: _Ranking) -> Iterator[tuple[int, Ints]]:
+def _key_chunks(tensor: Tensor, ranking: Ranking) -> Iterator[tuple[int, Ints]]:
     """(start, keys) of successive pieces of a CPU tensor; each array is valid until the next is asked for."""
     if not ranking.magnitude or tensor.dtype != ranking.dtype:
         for start in range(0, tensor.numel(), _CHUNK):
@@ -207,32 +156,3 @@ def _refuse_nan(flat: list[Tensor]) -> None:
     for index, tensor in enumerate(flat):
         if bool(tensor.isnan().any()):
             raise NotANumberError(index)
-
-
-def keep_within_budget(scores: Tensor, sizes: Tensor, budget: int) -> Tensor:
-    """Which units stay when units of several sizes are removed from the lowest score on, each that still fits.
-
-    Walk the units from the lowest score (ties by position); remove one if the removed sizes stay within `budget`, else
-    keep it and go on to the next.
-
-    Args:
-        scores: (units,) float without NaN.
-        sizes: (units,) int64, the number of parameters of each unit.
-        budget: the number of parameters that may be removed.
-
-    Returns:
-        (units,) bool, True = kept.
-    """
-    order = np.argsort(scores.detach().double().cpu().numpy(), kind="stable")
-    sizes_in_order = sizes.cpu().numpy()[order]
-    keep = np.ones(order.size, dtype=np.bool_)
-    candidates = np.arange(order.size)
-    while candidates.size:
-        # The budget only shrinks: a unit that does not fit now never will.
-        candidates = candidates[sizes_in_order[candidates] <= budget]
-        spent = np.cumsum(sizes_in_order[candidates])
-        taken = int(np.searchsorted(spent, budget, side="right"))
-        keep[order[candidates[:taken]]] = False
-        budget -= int(spent[taken - 1]) if taken else 0
-        candidates = candidates[taken:]
-    return torch.from_numpy(keep).to(scores.device)
