@@ -1,15 +1,14 @@
-"""When units go: a schedule maps a training step to the sparsity to have by then."""
+"""The extension point: what a schedule is."""
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["OneShot", "Schedule", "check_sparsity"]
 
 
 def check_sparsity(value: float, name: str = "sparsity") -> float:
@@ -25,13 +24,24 @@ def check_sparsity(value: float, name: str = "sparsity") -> float:
     return float(value)
 
 
-def _check_step(value: int, name: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} must be a whole number of steps, 0 or more, not {value!r}")
+def check_step(value: int, name: str = "step", *, least: int = 0) -> int:
+    """`value` as an int of at least `least`, NumPy's integers too; anything else is refused with the reason."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    return number
 
 
 class Schedule(ABC):
-    """An integer step, counted from 0, → the sparsity to have at that step, in [0, 1]."""
+    """An integer step, counted from 0, → the sparsity to have at that step, in [0, 1].
+
+    A subclass also has the attribute `end`: the first step from which on the sparsity no longer changes.
+    """
+
+    end: int
 
     @abstractmethod
     def __call__(self, step: int) -> float:
@@ -41,10 +51,14 @@ class Schedule(ABC):
     def due(self, step: int) -> bool:
         """Is there something to prune at `step`?"""
 
-    @property
-    @abstractmethod
-    def end(self) -> int:
-        """The first step from which on the sparsity no longer changes."""
+    def steps(self) -> Iterator[int]:
+        """The steps at which something is due, in order.
+
+        >>> from prunelab.schedule import Iterative
+        >>> list(Iterative(0.9, rounds=3, start=50, every=100).steps())
+        [50, 150, 250]
+        """
+        return (step for step in range(self.end + 1) if self.due(step))
 
     def plot(self, until: int | None = None) -> Figure:
         """Sparsity against step, up to `until` (by default a little past the end). Needs the extra `lab`."""
@@ -52,37 +66,9 @@ class Schedule(ABC):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError('plots need matplotlib: pip install "prunelab[lab]"') from error
-        last = until if until is not None else max(10, round(1.1 * self.end))
+        last = check_step(until, "until") if until is not None else max(10, round(1.1 * self.end))
         figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02), title=repr(self))
+        axes = figure.add_subplot(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02))
+        axes.set_title(repr(self), fontsize="medium", wrap=True)
         axes.step(range(last + 1), [self(step) for step in range(last + 1)], where="post")
         return figure
-
-
-@dataclass(frozen=True)
-class OneShot(Schedule):
-    """Everything at once (Hubens 2020, "Scheduling").
-
-    s(t) = 0 for t < at, and `final` from `at` on.
-
-    >>> schedule = OneShot(0.9, at=100)
-    >>> schedule(99), schedule(100), schedule.due(100), schedule.due(101)
-    (0.0, 0.9, True, False)
-    """
-
-    final: float
-    at: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "final", check_sparsity(self.final, "final"))
-        _check_step(self.at, "at")
-
-    def __call__(self, step: int) -> float:
-        return self.final if step >= self.at else 0.0
-
-    def due(self, step: int) -> bool:
-        return step == self.at
-
-    @property
-    def end(self) -> int:
-        return self.at
