@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from prunelab.granularity import PLAIN, Granularity, Layout, Weight
 from prunelab.memory import memory_of
+from prunelab.names import Exclude, excluded, expand, is_glob, matches
 
 Memory = tuple[Any, ...]
 
@@ -98,65 +98,83 @@ def _names(known: dict[str, nn.Parameter]) -> dict[Memory, str]:
     return names
 
 
-def find_targets(model: nn.Module, parameters: Iterable[str] | None = None) -> list[Target]:
+def default_names(model: nn.Module) -> list[str]:
+    """What is pruned by default, by first names: the weights of all Linear and convolution modules, frozen ones too."""
+    names, owners = _names(named_parameters(model)), _owners(model)[0]
+    return [name for memory, name in names.items() if memory in owners]
+
+
+def find_targets(
+    model: nn.Module, parameters: Iterable[str] | None = None, exclude: Exclude | None = None
+) -> list[Target]:
     """The parameters that pruning will look at, in the model's order; a shared one counts once, under its first name.
 
-    By default these are the weights of all Linear and convolution modules, frozen ones too. `parameters` names others.
+    By default these are the weights of all Linear and convolution modules, frozen ones too. `parameters` names others,
+    `exclude` leaves some out (`prunelab.names`); a shared parameter that is left out under one name is left out.
     Raises ValueError where a name is unknown, a weight has no values, or nothing is left to prune.
     """
     known = named_parameters(model)
     names = _names(known)
-    owners = _owners(model, strict=parameters is None)
-    wanted = set(owners) if parameters is None else {memory_of(p) for p in _named(known, parameters)}
+    owners, computed = _owners(model)
+    wanted = list(owners)
+    if parameters is not None:
+        patterns = _patterns(parameters, known)
+        default = [names[memory] for memory in owners]
+        wanted = [memory_of(known[name]) for pattern in patterns for name in expand(pattern, list(known), default)]
+        computed = [
+            name for name in computed if any(matches(pattern, [name]) for pattern in patterns if is_glob(pattern))
+        ]
+    out = excluded(exclude, known, computed)
+    _refuse_computed(model, [name for name in computed if name not in out])
+    chosen = set(wanted) - {memory_of(known[name]) for name in out & set(known)}
     targets = [
-        _target(name, owners.get(memory, []), known, names) for memory, name in names.items() if memory in wanted
+        _target(name, owners.get(memory, []), known, names) for memory, name in names.items() if memory in chosen
     ]
     if not targets:
+        why = "exclude= leaves none; " if wanted else ""
         raise ValueError(
-            f"{type(model).__name__} has no parameter to prune: by default these are the weights of Linear and "
+            f"{type(model).__name__} has no parameter to prune: {why}by default these are the weights of Linear and "
             "convolution modules; name others with parameters=[...]"
         )
     return targets
 
 
-def _owners(model: nn.Module, *, strict: bool) -> dict[Memory, list[nn.Module]]:
-    """The Linear and convolution modules that use each weight.
-
-    A weight that is computed at each forward is no parameter: `strict` refuses it rather than leave it out in silence.
-    """
+def _owners(model: nn.Module) -> tuple[dict[Memory, list[nn.Module]], list[str]]:
+    """The Linear and convolution modules that use each weight, and the names of weights that are no parameters."""
     owners: dict[Memory, list[nn.Module]] = {}
+    computed = []
     for name, module in unwrap(model).named_modules():
         if not isinstance(module, nn.Linear | _ConvNd):
             continue
         weight = module._parameters.get("weight")
         if weight is not None:
             owners.setdefault(memory_of(weight), []).append(module)
-        elif strict:
-            raise ValueError(
-                f"the weight of {name or type(module).__name__!r} is computed (by a parametrization or "
-                "torch.nn.utils.prune), so a mask could not hold it; make it a plain parameter first, with "
-                "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove, or leave it out "
-                "with parameters=[...]"
-            )
-    return owners
+        else:
+            computed.append(f"{name}.weight".removeprefix("."))
+    return owners, computed
 
 
-def _named(known: dict[str, nn.Parameter], parameters: Iterable[str]) -> list[nn.Parameter]:
+def _refuse_computed(model: nn.Module, computed: list[str]) -> None:
+    """A weight that is computed at each forward cannot be pruned: refuse it rather than leave it out in silence."""
+    for name in computed:
+        module = name.rpartition(".")[0] or type(model).__name__
+        raise ValueError(
+            f"the weight of {module!r} is computed (by a parametrization or torch.nn.utils.prune), so a mask could not "
+            "hold it; make it a plain parameter first, with torch.nn.utils.parametrize.remove_parametrizations or "
+            f"torch.nn.utils.prune.remove, or leave it out with exclude=[{name!r}]"
+        )
+
+
+def _patterns(parameters: Iterable[str], known: dict[str, nn.Parameter]) -> list[str]:
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a list of names, not the string {parameters!r}; write [{parameters!r}]")
-    found = []
-    for name in parameters:
+    patterns = list(parameters)
+    for name in patterns:
         if not isinstance(name, str):
             raise TypeError(
                 f"parameters must hold names such as {next(iter(known), 'fc1.weight')!r}, not {type(name).__name__}s"
             )
-        if name not in known:
-            below = [candidate for candidate in known if candidate.startswith(f"{name}.")]
-            meant = below or difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
-            raise ValueError(f"unknown parameter {name!r}; {hint}The model has {', '.join(known) or 'none'}")
-        found.append(known[name])
-    return found
+    return patterns
 
 
 def _target(name: str, owners: list[nn.Module], known: dict[str, nn.Parameter], names: dict[Memory, str]) -> Target:

@@ -22,15 +22,15 @@ LAYERS = [
     {"exercises"},
     {"lab"},
     {"evaluate"},
-    {"pruner"},
+    {"pruner", "regularize"},
     {"criteria"},
     {"scope", "schedule", "masks", "trace"},
-    {"hold", "selection", "targets"},
+    {"heads", "hold", "names", "selection", "targets"},
     {"memory"},
     {"granularity"},
 ]
 CORE = {
-    "granularity", "hold", "memory", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "evaluate"
+    "granularity", "heads", "hold", "memory", "names", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria", "pruner", "regularize", "evaluate"
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}
 

@@ -50,6 +50,6 @@ def test_resolve() -> None:
     mine = Local()
     assert (resolve("global"), resolve("local")) == (Global(), Local())
     assert resolve(mine) is mine
-    for bad in ("Global", None, 3, {"fc": 0.5}):
+    for bad in ("Global", None, 3):
         with pytest.raises(ValueError, match="unknown scope"):
             resolve(bad)  # type: ignore[arg-type]
