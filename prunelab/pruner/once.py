@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from prunelab.criteria.evidence import gather, score_targets
 from prunelab.criteria.magnitude import Magnitude
 from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity, Weight
+from prunelab.heads import targets_of
 from prunelab.masks import Masks
 from prunelab.schedule import check_sparsity
 from prunelab.scope import Candidates, Scope, resolve
-from prunelab.targets import Target, find_targets, first_names, named_parameters
+from prunelab.targets import Target, first_names, named_parameters
 
 __all__ = ["prune", "score"]
 
@@ -32,6 +34,7 @@ def prune(
     loss: Loss | None = None,
     parameters: Iterable[str] | None = None,
     within: Masks | None = None,
+    rounds: int | None = None,
     apply: bool = True,
 ) -> Masks:
     """Remove a fraction of a model's units: those with the lowest scores.
@@ -53,6 +56,8 @@ def prune(
         loss: loss(outputs, targets) → scalar, the mean over a batch, for criteria that need it.
         parameters: names of the parameters to prune; by default the weights of all Linear and convolution modules.
         within: masks to stay inside: only what they keep is removed. What they removed counts towards the sparsity.
+        rounds: remove in so many rounds, and measure the scores anew before each: after k of n rounds a fraction
+            (1 - sparsity)**(k/n) is kept (Tanaka et al. 2020). By default the criterion's own number, mostly 1.
         apply: False leaves the model as it is and only returns the masks.
 
     Returns:
@@ -65,31 +70,12 @@ def prune(
     """
     fraction = check_sparsity(sparsity)
     granularity, criterion, competition = _checked(granularity, criterion, scope)
-    targets = find_targets(model, parameters)
-    kept_before = _restrict(within, model)
-    by_bits = _ranked_by_bits(criterion, granularity)
-    if by_bits:
-        evidence = gather(model, targets, criterion, granularity, data, loss, kept_before)
-        scores = {name: one.weights[:, 0] for name, one in evidence.items()}
-    else:
-        scores = score_targets(model, targets, criterion, granularity, data, loss, kept_before)
-    candidates = [
-        Candidates(
-            name=target.name,
-            scores=scores[target.name],
-            sizes=_sizes(target, granularity, model),
-            alive=_alive(target, granularity, kept_before),
-            magnitude=by_bits,
-            shape=tuple(target.weight.shape),
-            layout=target.layout,
-            granularity=granularity,
-        )
-        for target in targets
-    ]
-    kept = competition.keep(candidates, fraction)
-    masks = Masks(_unit_masks(model, targets, kept, granularity), model)
-    if within is not None:
-        masks = Masks(masks & kept_before, model)
+    targets = targets_of(model, granularity, parameters)
+    masks = kept = _restrict(within, model)
+    for share in _shares(fraction, _check_rounds(rounds, criterion), targets, kept):
+        candidates = _candidates(model, targets, criterion, granularity, data, loss, kept)
+        decision = _unit_masks(model, targets, competition.keep(candidates, share), granularity)
+        masks = kept = Masks(Masks(decision) & kept if kept else decision, model)
     if apply:
         masks.apply_(model)
     return masks
@@ -110,7 +96,7 @@ def score(
     The arguments are those of `prune`.
     """
     granularity, criterion, _ = _checked(granularity, criterion, "global")
-    targets = find_targets(model, parameters)
+    targets = targets_of(model, granularity, parameters)
     return score_targets(model, targets, criterion, granularity, data, loss)
 
 
@@ -126,9 +112,58 @@ def _checked(
     return granularity, criterion, resolve(scope)
 
 
+def _check_rounds(rounds: int | None, criterion: Criterion) -> int:
+    given = criterion.rounds if rounds is None else rounds
+    if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"rounds must be a whole number, at least 1, not {given!r}")
+    return int(given)
+
+
+def _shares(sparsity: float, rounds: int, targets: list[Target], kept: Masks) -> list[float]:
+    """The sparsity after each round, geometric from what is gone before the first; the last is exactly `sparsity`."""
+    parts = [part for target in targets for part in target.parts]
+    total = sum(part.weight.numel() for part in parts)
+    gone = sum(int((~kept[part.name]).sum()) for part in parts if part.name in kept) / total if total else 0.0
+    if sparsity <= gone:  # nothing to spread, or less than is gone already, which the scope refuses
+        return [sparsity]
+    left = (1 - sparsity) / (1 - gone)
+    return [1 - (1 - gone) * left ** (k / rounds) for k in range(1, rounds)] + [sparsity]
+
+
+def _candidates(
+    model: nn.Module,
+    targets: list[Target],
+    criterion: Criterion,
+    granularity: Granularity,
+    data: Batches | None,
+    loss: Loss | None,
+    kept: Masks,
+) -> list[Candidates]:
+    """The units of every target with their scores; those that are not `kept` are there too, as no longer alive."""
+    by_bits = _ranked_by_bits(criterion, granularity)
+    if by_bits:
+        evidence = gather(model, targets, criterion, granularity, data, loss, kept)
+        scores = {name: one.weights[:, 0] for name, one in evidence.items()}
+    else:
+        scores = score_targets(model, targets, criterion, granularity, data, loss, kept)
+    return [
+        Candidates(
+            name=target.name,
+            scores=scores[target.name],
+            sizes=_sizes(target, granularity, model),
+            alive=_alive(target, granularity, kept),
+            magnitude=by_bits,
+            shape=tuple(target.weight.shape),
+            layout=target.layout,
+            granularity=granularity,
+        )
+        for target in targets
+    ]
+
+
 def _ranked_by_bits(criterion: Criterion, granularity: Granularity) -> bool:
     """|w| of single weights is ranked on their bits, so that no scores need to be computed or stored."""
-    return type(criterion) is Magnitude and isinstance(granularity, Weight)
+    return type(criterion) is Magnitude and criterion.normalize is None and isinstance(granularity, Weight)
 
 
 def _restrict(within: Masks | None, model: nn.Module) -> Masks:
