@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
 from typing import Any
 
 from prunelab.exercises.core import Material, Question
-from prunelab.exercises.describing import describe
-from prunelab.exercises.outcome import NotAttempted, Wrong
+from prunelab.exercises.outcome import Wrong
+from prunelab.exercises.pairs import Pair, read_pairs
 from prunelab.granularity import Channel, Filter, Granularity, Group, Kernel, Layer, Layout, Weight
 
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
-
-Pair = tuple[float, float]
 
 TASK = """
 Two layers: `nn.Conv2d(6, 8, kernel_size=3)`, whose weight has the shape (8, 6, 3, 3), and the same with `groups=2`,
@@ -77,51 +74,13 @@ _QUESTIONS: dict[str, tuple[Granularity, tuple[tuple[int, ...], Layout]]] = {
 
 def examine(answer: Any) -> None:
     """Compare every pair with the library's own `units`; report the first that differs, and why if that is known."""
-    pairs = _pairs(answer)
+    pairs = read_pairs(answer, _QUESTIONS, "(units, members)")
     right = {row: granularity.units(*layer) for row, (granularity, layer) in _QUESTIONS.items()}
     differing = [row for row in right if pairs[row] != right[row]]
     if differing:
         row = differing[0]
         score = f"{len(right) - len(differing)} of {len(right)} rows are right."
         raise Wrong(f"{score} Look at `{row}`: {_why(row, pairs[row], right[row])}")
-
-
-def _pairs(answer: Any) -> dict[str, Pair]:
-    """The answer as pairs of numbers, one for each row of the table."""
-    if not isinstance(answer, Mapping):
-        raise Wrong(f"The answer is {describe(answer)}; it should be the dictionary of the stub, filled in.")
-    missing = [row for row in _QUESTIONS if row not in answer]
-    if missing:
-        raise Wrong(f"The row `{missing[0]}` is missing. The keys are those of the stub.")
-    extra = [key for key in answer if key not in _QUESTIONS]
-    if extra:
-        raise Wrong(f"Nobody asked for the row that is called {describe(extra[0])}; the keys are those of the stub.")
-    if all(_is_open(answer[row]) for row in _QUESTIONS):
-        raise NotAttempted("The answer is still the stub. Replace each `...` by a number and run it again.")
-    open_rows = [row for row in _QUESTIONS if _is_open(answer[row])]
-    if open_rows:
-        raise Wrong(f"The row `{open_rows[0]}` is still open: replace its `...`.")
-    return {row: _pair(row, answer[row]) for row in _QUESTIONS}
-
-
-def _is_open(value: Any) -> bool:
-    return value is None or value is Ellipsis or (isinstance(value, tuple | list) and any(v is Ellipsis for v in value))
-
-
-def _pair(row: str, value: Any) -> Pair:
-    """Two numbers in an order, of whatever types: not text, which `float` would read, and no set or dictionary."""
-    try:
-        if isinstance(value, str | bytes | Set | Mapping):
-            raise TypeError
-        numbers = tuple(value)
-        if any(isinstance(number, str | bytes) for number in numbers):
-            raise TypeError
-        units, members = map(float, numbers)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise Wrong(
-            f"The row `{row}` holds {describe(value)}; it should hold a pair of numbers `(units, members)`."
-        ) from None
-    return units, members
 
 
 def _why(row: str, found: Pair, right: tuple[int, int]) -> str:
