@@ -140,7 +140,7 @@ def test_two_layers_compete_or_not() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has 3 attention heads, not 4; write granularity.Head\(3\)"):
         prunelab.prune(attention(), 0.5, granularity=Head(4))
-    with pytest.raises(ValueError, match="has no attention layer to prune: known are torch.nn.MultiheadAttention"):
+    with pytest.raises(ValueError, match=r"has no attention layer to prune: known are torch.nn.MultiheadAttention"):
         prunelab.prune(nn.Linear(3, 3), 0.5, granularity=Head(3))
     with pytest.raises(ValueError, match="three projections with one bias"):
         prunelab.prune(attention(kdim=7), 0.5, granularity=Head(3))

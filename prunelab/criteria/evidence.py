@@ -50,9 +50,9 @@ def gather(
     kept = kept_before or {}
     parts = [part for target in targets for part in target.parts]
     runs = {"gradients", "data"} & set(criterion.needs) or type(criterion).observe is not Criterion.observe
-    with as_masked(parts, kept if runs else {}):
+    with as_masked(model, kept if runs else {}):
         measured = _measured(model, parts, criterion, data, loss)
-        statistics = {**measured.statistics, **criterion.observe(Subject(model, parts, data, loss))}
+        statistics = {**measured.statistics, **criterion.observe(Subject(model, parts, data, loss, kept))}
     weights = {part.name: _masked(part.weight.detach(), kept.get(part.name)) for part in parts}
     return {
         target.name: Evidence(
@@ -109,6 +109,8 @@ def _measured(
         return Measured({}, {})
     given = _checked_data(criterion, data, loss)
     probes = {part.name: probe for part in parts if (probe := criterion.probe())} if by_data else {}
+    if not by_gradient and not probes:  # the criterion looks at the data itself, in `observe`
+        return Measured({}, {})
     return measure(model, parts, given, loss if by_gradient else None, probes)
 
 

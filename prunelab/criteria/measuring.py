@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunelab.criteria.watching import Probe, Watch
-from prunelab.targets import Target, unwrap
+from prunelab.targets import Target, named_parameters, unwrap
 from prunelab.trace import call_arguments, device_of, to_device, undisturbed
 
 Batches = Iterable[tuple[Any, Any]]
@@ -159,14 +159,13 @@ def _first_tensor(value: Any) -> Any:
 
 
 @contextmanager
-def as_masked(targets: Sequence[Target], kept: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, what the targets do not keep is zero; outside, every weight has its own bits again."""
-    saved = []
+def as_masked(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, what is not `kept` is zero, biases too; outside, every parameter has its own bits again."""
+    parameters, saved = named_parameters(model) if kept else {}, []
     try:
-        for target in targets:
-            mask = kept.get(target.name)
-            values = target.weight.detach()
-            if mask is not None and bool(values[~mask].any()):
+        for name, mask in kept.items():
+            values = parameters[name].detach()
+            if bool(values[~mask].any()):
                 saved.append((values, values.clone()))
                 values.masked_fill_(~mask, 0)
         yield
