@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from prunelab.granularity import Head, Layout
-from prunelab.targets import Target, find_targets, first_names, unwrap
+from prunelab.names import Exclude, excluded
+from prunelab.targets import Target, find_targets, first_names, named_parameters, unwrap
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,26 @@ _NAMES = (
 )
 
 
-def find_heads(model: nn.Module, granularity: Head, parameters: Iterable[str] | None = None) -> list[Target]:
+def find_heads(
+    model: nn.Module, granularity: Head, parameters: Iterable[str] | None = None, exclude: Exclude | None = None
+) -> list[Target]:
     """The attention layers whose heads pruning will look at, in the model's order.
 
     Known are `torch.nn.MultiheadAttention`, and modules with Linear projections named as the common libraries name
     them (q_proj/k_proj/v_proj/o_proj, query/key/value/output.dense, to_q/..., qkv/proj). A target has the name of its
-    first projection. `parameters` restricts them to the layers of which it names any projection.
+    first projection. `parameters` restricts them to the layers of which it names any projection; `exclude` leaves
+    out those of which it names any.
 
     Raises ValueError where there is none, or the heads do not divide a projection.
     """
     first, chosen = first_names(model), None
     if parameters is not None:
         chosen = {target.name for target in find_targets(model, parameters)}
+    out = {first[name] for name in excluded(exclude, named_parameters(model))}
     targets: dict[str, Target] = {}
     for attention in _attentions(model, granularity):
         names = [first[name] for name in (*attention.rows, attention.columns)]
-        if names[0] not in targets and (chosen is None or chosen & set(names)):
+        if names[0] not in targets and (chosen is None or chosen & set(names)) and not out & set(names):
             targets[names[0]] = _target(model, attention, granularity)
     if not targets:
         raise ValueError(
@@ -107,8 +112,10 @@ def _path(module: str, relative: str) -> str:
     return ".".join([*parts, relative])
 
 
-def targets_of(model: nn.Module, granularity: object, parameters: Iterable[str] | None) -> list[Target]:
+def targets_of(
+    model: nn.Module, granularity: object, parameters: Iterable[str] | None, exclude: Exclude | None = None
+) -> list[Target]:
     """What pruning looks at: attention layers at the granularity of heads, else parameters."""
     if isinstance(granularity, Head):
-        return find_heads(model, granularity, parameters)
-    return find_targets(model, parameters)
+        return find_heads(model, granularity, parameters, exclude)
+    return find_targets(model, parameters, exclude)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from prunelab.hold import Hold, zero_removed_
 from prunelab.memory import memory_of
+from prunelab.names import is_bias
 from prunelab.targets import named_parameters
 
 __all__ = ["Masks"]
@@ -106,6 +107,15 @@ class Masks(Mapping[str, Tensor]):
         """The sparsity of each parameter."""
         return {name: Masks({name: mask}).sparsity for name, mask in self.items()}
 
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """The parameters, biases left aside, that are removed whole: no signal passes there any more.
+
+        >>> Masks({"fc.weight": torch.tensor([[False, False]]), "fc.bias": torch.tensor([False])}).collapsed
+        ('fc.weight',)
+        """
+        return tuple(name for name, mask in self.items() if mask.numel() and not bool(mask.any()) and not is_bias(name))
+
     def __repr__(self) -> str:
         return f"Masks({len(self)} parameters, {self.removed} of {self.total} entries removed, {self.sparsity:.4f})"
 
@@ -117,6 +127,8 @@ class Masks(Mapping[str, Tensor]):
         )
         head = "".join(f"<th scope='col'>{title}</th>" for title in ("parameter", "shape", "kept", "sparsity"))
         caption = f"Masks: {self.removed:,} of {self.total:,} entries removed, sparsity {self.sparsity:.4f}"
+        if self.collapsed:
+            caption += f"; nothing is left of {html.escape(', '.join(self.collapsed))}"
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     # --- algebra -------------------------------------------------------------------------------------------------

@@ -16,6 +16,11 @@ def is_glob(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
+def is_bias(name: str) -> bool:
+    """Whether a parameter is a bias, by the last part of its name: `fc.bias`, `in_proj_bias`, `bias_hh_l0`."""
+    return "bias" in name.rpartition(".")[2]
+
+
 def matches(pattern: str, names: Iterable[str]) -> list[str]:
     """The names that a name or glob means: itself, or those that fit; `*` stands for dots too."""
     names = list(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 
 import torch
@@ -15,8 +15,8 @@ from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity, Weight
 from prunelab.heads import targets_of
 from prunelab.masks import Masks
-from prunelab.schedule import check_sparsity
-from prunelab.scope import Candidates, Scope, resolve
+from prunelab.names import Exclude
+from prunelab.scope import Candidates, Scope, resolve, warn_of_collapse
 from prunelab.targets import Target, first_names, named_parameters
 
 __all__ = ["prune", "score"]
@@ -25,14 +25,15 @@ __all__ = ["prune", "score"]
 @torch.no_grad()
 def prune(
     model: nn.Module,
-    sparsity: float,
+    sparsity: float | None = None,
     *,
     criterion: Criterion | None = None,
     granularity: Granularity | None = None,
-    scope: str | Scope = "global",
+    scope: str | Scope | Mapping[str, float] = "global",
     data: Batches | None = None,
     loss: Loss | None = None,
     parameters: Iterable[str] | None = None,
+    exclude: Exclude | None = None,
     within: Masks | None = None,
     rounds: int | None = None,
     apply: bool = True,
@@ -48,13 +49,16 @@ def prune(
         model: any module. Its removed weights become zero; nothing is attached to it and its structure stays.
         sparsity: the fraction to remove, from 0 to 1. Units of one size: exactly round(sparsity * units), over all
             (`"global"`) or per parameter (`"local"`). Units of several sizes: from the lowest score on, each that still
-            fits into round(sparsity * parameters). Ties go in order of position.
+            fits into round(sparsity * parameters). Ties go in order of position. None where the scope says it all.
         criterion: which units go; `criteria.Magnitude()` by default.
         granularity: what a unit is; `granularity.Weight()` by default.
-        scope: among whom units compete: `"global"`, `"local"`, or a `scope.Scope`.
+        scope: among whom units compete: `"global"`, `"local"`, a `scope.Scope` such as `scope.NM(2, 4)`, or a dict,
+            name or glob → the fraction to remove there; other parameters are then not pruned.
         data: batches (inputs, targets) for criteria that need them, something that can be iterated more than once.
         loss: loss(outputs, targets) → scalar, the mean over a batch, for criteria that need it.
-        parameters: names of the parameters to prune; by default the weights of all Linear and convolution modules.
+        parameters: names or globs of the parameters to prune; by default the weights of all Linear and convolution
+            modules. A glob means those of these that fit, or where none does, all parameters that fit.
+        exclude: parameters to leave out: names, globs, functions (name, parameter) → bool, or a list of these.
         within: masks to stay inside: only what they keep is removed. What they removed counts towards the sparsity.
         rounds: remove in so many rounds, and measure the scores anew before each: after k of n rounds a fraction
             (1 - sparsity)**(k/n) is kept (Tanaka et al. 2020). By default the criterion's own number, mostly 1.
@@ -67,14 +71,19 @@ def prune(
     Raises:
         TypeError, ValueError: a bad argument, NaN weights, or a criterion without the data it needs. The model is then
             unchanged.
+
+    Warns:
+        LayerCollapseWarning: nothing is left of a parameter, though less than everything was asked for.
     """
-    fraction = check_sparsity(sparsity)
-    granularity, criterion, competition = _checked(granularity, criterion, scope)
-    targets = targets_of(model, granularity, parameters)
+    granularity, criterion, competition = _checked(granularity, criterion, scope, model)
+    fraction = competition.check(sparsity)
+    targets = targets_of(model, granularity, _named_once(competition, parameters), exclude)
     masks = kept = _restrict(within, model)
     for share in _shares(fraction, _check_rounds(rounds, criterion), targets, kept):
         candidates = _candidates(model, targets, criterion, granularity, data, loss, kept)
-        decision = _unit_masks(model, targets, competition.keep(candidates, share), granularity)
+        units = competition.keep(candidates, share)
+        warn_of_collapse(competition, candidates, units, fraction)
+        decision = _unit_masks(model, targets, units, granularity)
         masks = kept = Masks(Masks(decision) & kept if kept else decision, model)
     if apply:
         masks.apply_(model)
@@ -90,18 +99,22 @@ def score(
     data: Batches | None = None,
     loss: Loss | None = None,
     parameters: Iterable[str] | None = None,
+    exclude: Exclude | None = None,
 ) -> dict[str, Tensor]:
     """Score every unit of a model: {parameter name: (units,)}, larger = keep. The model is left as it is.
 
     The arguments are those of `prune`.
     """
-    granularity, criterion, _ = _checked(granularity, criterion, "global")
-    targets = targets_of(model, granularity, parameters)
+    granularity, criterion, _ = _checked(granularity, criterion, "global", model)
+    targets = targets_of(model, granularity, parameters, exclude)
     return score_targets(model, targets, criterion, granularity, data, loss)
 
 
 def _checked(
-    granularity: Granularity | None, criterion: Criterion | None, scope: str | Scope
+    granularity: Granularity | None,
+    criterion: Criterion | None,
+    scope: str | Scope | Mapping[str, float],
+    model: nn.Module,
 ) -> tuple[Granularity, Criterion, Scope]:
     granularity = Weight() if granularity is None else granularity
     criterion = Magnitude() if criterion is None else criterion
@@ -109,7 +122,14 @@ def _checked(
         if not isinstance(value, kind):
             call = f"; write {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
             raise TypeError(f"{kind.__name__.lower()} must be a {kind.__name__} such as {example}, not {value!r}{call}")
-    return granularity, criterion, resolve(scope)
+    return granularity, criterion, resolve(scope, model)
+
+
+def _named_once(scope: Scope, parameters: Iterable[str] | None) -> Iterable[str] | None:
+    """The parameters to look at: those that the scope names, or else those that the user does."""
+    if scope.names is not None and parameters is not None:
+        raise ValueError("the scope already names the parameters to prune; leave parameters= out, or use exclude=")
+    return parameters if scope.names is None else scope.names
 
 
 def _check_rounds(rounds: int | None, criterion: Criterion) -> int:

@@ -58,11 +58,13 @@ class Budgets(Scope):
         return max(self.fractions.values())
 
     def asked(self, name: str, sparsity: float) -> float:  # noqa: ARG002
+        if name not in self.fractions:
+            raise ValueError(f"the scope says nothing of {name!r}, by which its units go; name it, or use a glob")
         return self.fractions[name]
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.fractions)
 
-    def keep(self, candidates: Sequence[Candidates], sparsity: float) -> list[Tensor]:  # noqa: ARG002
-        return [compete([one], self.fractions[one.name])[0] for one in candidates]
+    def keep(self, candidates: Sequence[Candidates], sparsity: float) -> list[Tensor]:
+        return [compete([one], self.asked(one.name, sparsity))[0] for one in candidates]

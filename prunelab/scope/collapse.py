@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from prunelab.granularity import Layer
+from prunelab.names import is_bias
 from prunelab.scope.base import Candidates, Scope
 
 
@@ -19,14 +21,15 @@ class LayerCollapseWarning(UserWarning):
 def warn_of_collapse(scope: Scope, candidates: Sequence[Candidates], kept: Sequence[Tensor], sparsity: float) -> None:
     """Warn, naming them, of the parameters in which a decision leaves nothing although it was to leave something.
 
-    Biases do not count, nor what `within=` had emptied before, nor whole layers as units: those go on purpose.
+    Biases and weights without entries do not count, nor what `within=` had emptied before, nor whole layers as units: those go on purpose.
     """
     emptied = [
         one.name
         for one, keep in zip(candidates, kept, strict=True)
         if scope.asked(one.name, sparsity) < 1
-        and "bias" not in one.name.rpartition(".")[2]
+        and not is_bias(one.name)
         and not isinstance(one.granularity, Layer)
+        and math.prod(one.shape)
         and bool(one.living.any())
         and not bool(keep.any())
     ]
