@@ -21,7 +21,8 @@ class LayerCollapseWarning(UserWarning):
 def warn_of_collapse(scope: Scope, candidates: Sequence[Candidates], kept: Sequence[Tensor], sparsity: float) -> None:
     """Warn, naming them, of the parameters in which a decision leaves nothing although it was to leave something.
 
-    Biases and weights without entries do not count, nor what `within=` had emptied before, nor whole layers as units: those go on purpose.
+    Biases and weights without entries do not count, nor what `within=` had emptied before, nor whole layers as units:
+    those go on purpose.
     """
     emptied = [
         one.name
