@@ -36,12 +36,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a criterion that makes its own statistics may look at: the model, masked as it is, and the arguments."""
+    """What a criterion that makes its own statistics may look at: the model, masked as it is, and the arguments.
+
+    `kept` are the masks of the parameters from which something was removed before, True = kept.
+    """
 
     model: nn.Module
     targets: Sequence[Target]
     data: Batches | None
     loss: Loss | None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Criterion(ABC):
