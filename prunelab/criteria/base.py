@@ -60,6 +60,8 @@ class Criterion(ABC):
 
     Attributes:
         needs: what `score` reads. Without "gradients" and "data" the criterion runs without `data` and `loss`.
+        reads: what the scores depend on beside weights, gradients and data, in a few words; empty where there is
+            nothing. `criteria.table` prints it as a footnote.
         granularities: the granularities at which the criterion has a meaning; empty where that is all of them.
         rounds: in how many rounds `prune` removes, unless it is told; scores are measured anew in each.
         momentum: None, or the weight of the past in a running average of the scores of the single batches; then a
@@ -67,6 +69,7 @@ class Criterion(ABC):
     """
 
     needs: ClassVar[frozenset[str] | set[str]] = frozenset({"weights"})
+    reads: ClassVar[str] = ""
     granularities: ClassVar[tuple[type[Granularity], ...]] = ()
     rounds: int = 1
     momentum: float | None = None
