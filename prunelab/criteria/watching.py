@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -31,12 +32,15 @@ class Call:
     """One call of a layer: what the probe read from its inputs, and emitted at each stage of what it put out.
 
     Stage 0 is the layer's own output; each function of `FOLLOWERS` that is applied to it directly adds a stage, so the
-    last one is what the rest of the network reads. `gates` are ones that multiply the stages, where the probe asked for
-    them, and `gradients` what the loss's gradient with respect to them was (None where it does not depend on one).
+    last one is what the rest of the network reads. `applied` names these functions, one for each stage after the first,
+    each with its scale (channels,) where it is a batch normalisation that has one. `gates` are ones that multiply the
+    stages, where the probe asked for them, and `gradients` what the loss's gradient with respect to them was (None
+    where it does not depend on one).
     """
 
     read: Any = None
     emitted: list[Any] = field(default_factory=list)
+    applied: list[tuple[str, Tensor | None]] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor | None] = field(default_factory=list)
 
@@ -45,10 +49,12 @@ class Probe(ABC):
     """Collects the statistic of one layer over a data set, a batch at a time; keeps summaries, never whole outputs.
 
     `gated` asks for gates: ones, one for each example and channel, that multiply every stage of what the layer puts
-    out. The gradient with respect to a gate is the sum of a * ∂L/∂a over the channel's positions.
+    out. The gradient with respect to a gate is the sum of a * ∂L/∂a over the channel's positions. `last_only` forgets
+    what was emitted at all stages but the last, for a probe whose summaries are large.
     """
 
     gated: ClassVar[bool] = False
+    last_only: ClassVar[bool] = False
 
     def read(self, module: nn.Module, inputs: Tensor) -> Any:
         """A summary of what a call was given."""
@@ -141,7 +147,10 @@ class Watch:
                 call.read = probe.read(module, (arguments[0] if arguments else named["input"]).detach())
             self._calls[name].append(call)
 
-            def stage(values: Tensor) -> Tensor:
+            def stage(values: Tensor, *applied: tuple[str, Tensor | None]) -> Tensor:
+                call.applied += applied
+                if probe.last_only:
+                    call.emitted.clear()
                 with torch.no_grad():
                     call.emitted.append(probe.emit(module, values.detach()))
                 if not probe.gated:
@@ -161,20 +170,28 @@ class _Stages(TorchFunctionMode):
         super().__init__()
         self._stage: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor → what to do with the stage made from it
 
-    def begin(self, values: Tensor, stage: Callable[[Tensor], Tensor]) -> Tensor:
-        after = stage(values)
+    def begin(self, values: Tensor, stage: Callable[..., Tensor], *applied: tuple[str, Tensor | None]) -> Tensor:
+        after = stage(values, *applied)
         self._stage[after] = stage
         return after
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if getattr(func, "__name__", "").rstrip("_") in FOLLOWERS and isinstance(result, Tensor):
+        name = getattr(func, "__name__", "").rstrip("_")
+        if name in FOLLOWERS and isinstance(result, Tensor):
             source = args[0] if args else kwargs.get("input")
             stage = self._stage.pop(source, None) if isinstance(source, Tensor) else None
             if stage is not None:
-                return self.begin(result, stage)
+                return self.begin(result, stage, (name, _scale(func, args, kwargs) if name == "batch_norm" else None))
         return result
+
+
+def _scale(batch_norm: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The scale, called its weight, that a batch normalisation was given."""
+    place = 3 if batch_norm is functional.batch_norm else 1  # torch.batch_norm has its arguments in another order
+    scale = kwargs.get("weight", args[place] if len(args) > place else None)
+    return None if scale is None else scale.detach()
 
 
 def by_example(module: nn.Module, values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ it was. The MAC counter (`prunelab.evaluate`) reads it.
 """
 
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, to_device, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, map_tensors, to_device, undisturbed
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
 from prunelab.trace.recorder import trace
 
@@ -18,6 +18,7 @@ __all__ = [
     "Weight",
     "call_arguments",
     "device_of",
+    "map_tensors",
     "to_device",
     "trace",
     "undisturbed",

@@ -33,19 +33,19 @@ def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tu
         return tensor.detach().to(device=device or tensor.device, copy=True)
 
     if isinstance(example_inputs, Tensor | PackedSequence):
-        return (_map_tensors(copy, example_inputs),), {}
+        return (map_tensors(copy, example_inputs),), {}
     if isinstance(example_inputs, tuple):
         if example_inputs and all(isinstance(size, int) for size in example_inputs):
             sizes = ", ".join(map(str, example_inputs))
             raise TypeError(f"example_inputs are tensors, not a shape; write torch.zeros({sizes})")
-        return tuple(_map_tensors(copy, item) for item in example_inputs), {}
+        return tuple(map_tensors(copy, item) for item in example_inputs), {}
     if isinstance(example_inputs, Mapping):
         unnamed = [key for key in example_inputs if not isinstance(key, str)]
         if unnamed:
             raise TypeError(
                 f"example_inputs as a dict holds keyword arguments: a key must be a string, not {unnamed[0]!r}"
             )
-        return (), {key: _map_tensors(copy, item) for key, item in example_inputs.items()}
+        return (), {key: map_tensors(copy, item) for key, item in example_inputs.items()}
     raise TypeError(
         "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments, not "
         f"{type(example_inputs).__name__}; {_way_out(example_inputs)}"
@@ -54,7 +54,7 @@ def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tu
 
 def to_device(item: Any, device: torch.device | None) -> Any:
     """`item` with each tensor in it, through tuples, lists and dicts, on `device` (None: where it is)."""
-    return _map_tensors(lambda tensor: tensor.to(device=device or tensor.device), item)
+    return map_tensors(lambda tensor: tensor.to(device=device or tensor.device), item)
 
 
 def _way_out(example_inputs: Any) -> str:
@@ -65,7 +65,7 @@ def _way_out(example_inputs: Any) -> str:
     return "where forward takes such an object as its one argument, write (inputs,)"
 
 
-def _map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
     """`item` with `function` applied to each tensor in it, through tuples, lists, dicts and packed sequences."""
     if isinstance(item, Tensor):
         return function(item)
@@ -74,11 +74,11 @@ def _map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
         indices = [None if i is None else i.to(data.device) for i in (item.sorted_indices, item.unsorted_indices)]
         return PackedSequence(data, item.batch_sizes, *indices)
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*(_map_tensors(function, i) for i in item))
+        return type(item)(*(map_tensors(function, i) for i in item))
     if isinstance(item, tuple | list):
-        return type(item)(_map_tensors(function, i) for i in item)
+        return type(item)(map_tensors(function, i) for i in item)
     if isinstance(item, dict):
-        return {key: _map_tensors(function, i) for key, i in item.items()}
+        return {key: map_tensors(function, i) for key, i in item.items()}
     return item
 
 
