@@ -79,7 +79,7 @@ def test_the_header_names_a_module_that_exists(page: str) -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_chapter_shows_each_exercise_as_it_is_checked(chapter: str) -> None:
-    page = next(page for page in PAGES if page.endswith(f"/{chapter}"))
+    page = next(page for page in PAGES if page.endswith(f"/{chapter.replace('_', '-')}"))
     code = cells(page)
     for question in questions(chapter):
         assert any(question.cell.split() == cell.split() for cell in code), f"{question.starter} is not in {page}"

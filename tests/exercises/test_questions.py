@@ -138,7 +138,7 @@ def test_a_nonsense_result_is_wrong(question, result):
 
 
 def test_an_unknown_chapter_is_named():
-    with pytest.raises(ValueError, match=r"no exercises for the chapter 'cooking'; there are for granularity"):
+    with pytest.raises(ValueError, match=r"no exercises for the chapter 'cooking'; there are for .*granularity"):
         list(exercises.questions("cooking"))
-    with pytest.raises(AttributeError, match="its chapters are granularity"):
+    with pytest.raises(AttributeError, match=r"its chapters are .*granularity"):
         _ = exercises.cooking
