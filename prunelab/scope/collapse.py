@@ -31,8 +31,8 @@ def warn_of_collapse(scope: Scope, candidates: Sequence[Candidates], kept: Seque
         and not is_bias(one.name)
         and not isinstance(one.granularity, Layer)
         and math.prod(one.shape)
-        and bool(one.living.any())
-        and not bool(keep.any())
+        and not _any(keep)
+        and _any(one.living)
     ]
     if emptied:
         warnings.warn(
@@ -41,6 +41,11 @@ def warn_of_collapse(scope: Scope, candidates: Sequence[Candidates], kept: Seque
             LayerCollapseWarning,
             stacklevel=_callers_level(),
         )
+
+
+def _any(keep: Tensor) -> bool:
+    """Is any unit kept? numpy stops at the first that is, torch looks at all of them."""
+    return bool(keep.numpy().any() if keep.device.type == "cpu" else keep.any())
 
 
 def _callers_level() -> int:
