@@ -12,27 +12,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelab import criteria, evaluate, exercises, granularity, lab, schedule, scope, trace
+    from prunelab import criteria, evaluate, exercises, granularity, lab, regularize, schedule, scope, trace
     from prunelab.masks import Masks
-    from prunelab.pruner import prune, score
+    from prunelab.pruner import Pruner, prune, score
 
 __version__ = "0.1.0"
 __all__ = [
     "Masks",
+    "Pruner",
     "criteria",
     "evaluate",
     "exercises",
     "granularity",
     "lab",
     "prune",
+    "regularize",
     "schedule",
     "scope",
     "score",
     "trace",
 ]
 
-_MODULES = frozenset({"criteria", "evaluate", "exercises", "granularity", "lab", "schedule", "scope", "trace"})
-_HOMES = {"Masks": "prunelab.masks", "prune": "prunelab.pruner.once", "score": "prunelab.pruner.once"}
+_MODULES = frozenset(
+    {"criteria", "evaluate", "exercises", "granularity", "lab", "regularize", "schedule", "scope", "trace"}
+)
+_HOMES = {
+    "Masks": "prunelab.masks",
+    "Pruner": "prunelab.pruner.gradual",
+    "prune": "prunelab.pruner.once",
+    "score": "prunelab.pruner.once",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,16 +22,14 @@ class Hold:
     """
 
     def __init__(self, pairs: list[tuple[nn.Parameter, Tensor]], optimizer: Optimizer) -> None:
-        self._pairs = pairs
+        self._held = [_Held(parameter, mask) for parameter, mask in pairs if not bool(mask.all())]
         self._zero()
         self._hook = optimizer.register_step_post_hook(self._zero)
 
     @torch.no_grad()
     def _zero(self, *_: Any) -> None:
-        for index, (parameter, mask) in enumerate(self._pairs):
-            if mask.device != parameter.device:  # the model moved after the hold began
-                self._pairs[index] = parameter, mask = parameter, mask.to(parameter.device)
-            zero_removed_(parameter.detach(), mask)
+        for held in self._held:
+            held.zero()
 
     def release(self) -> None:
         """Stop holding. The weights stay as they are; calling it again does nothing."""
@@ -46,15 +44,47 @@ class Hold:
         self.release()
 
 
+class _Held:
+    """One parameter and its mask. Wherever the model moves and whatever dtype it takes, the mask follows."""
+
+    def __init__(self, parameter: nn.Parameter, mask: Tensor) -> None:
+        self.parameter, self.mask = parameter, mask
+        self._views: tuple[np.ndarray, np.ndarray] | None = None
+        self._place: tuple[Any, ...] = ()
+
+    def zero(self) -> None:
+        # Looking at a small tensor as integers takes longer than multiplying them, so the views are kept while they
+        # show the memory that the parameter has.
+        place = (self.parameter.data_ptr(), self.parameter.dtype, self.parameter.stride(), self.parameter.device)
+        if place != self._place:
+            self.mask = self.mask.to(self.parameter.device)
+            self._views, self._place = _as_integers(self.parameter.detach(), self.mask), place
+        if self._views is None:
+            zero_removed_(self.parameter.detach(), self.mask)
+        else:
+            _multiply(self.parameter, *self._views)
+
+
 def zero_removed_(values: Tensor, mask: Tensor) -> None:
     """Set `values` to zero, in place, where `mask` is False; kept entries keep every bit."""
-    bits = _INTEGERS.get(values.element_size())
-    if values.device.type != "cpu" or bits is None or not (values.is_contiguous() and mask.is_contiguous()):
+    views = _as_integers(values, mask)
+    if views is not None:
+        _multiply(values, *views)
+    else:
         # Through bytes where there are one-byte floats: torch fills those of no other kind.
         (values.view(torch.int8) if values.element_size() == 1 else values).masked_fill_(~mask, 0)
-        return
+
+
+def _as_integers(values: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both as integer arrays on the memory that they have; None where that cannot be."""
+    bits = _INTEGERS.get(values.element_size())
+    if values.device.type != "cpu" or bits is None or not (values.is_contiguous() and mask.is_contiguous()):
+        return None
+    return values.view(bits).numpy(), mask.view(torch.int8).numpy()
+
+
+def _multiply(values: Tensor, integers: np.ndarray, ones: np.ndarray) -> None:
     # An integer product with 0 or 1 is exact for every bit pattern, NaN and infinities too, and about five times faster
     # on the CPU than torch's masked_fill_ or the product with a bool mask.
-    integers = values.view(bits).numpy()
-    np.multiply(integers, mask.view(torch.int8).numpy(), out=integers)
+    np.multiply(integers, ones, out=integers)
     increment_version(values)  # autograd must notice a write that bypassed it
