@@ -33,6 +33,9 @@ class Budgets(Scope):
 
         Raises TypeError or ValueError where a name means nothing, a fraction is none, or globs contradict each other.
         """
+        for pattern in fractions:
+            if not isinstance(pattern, str):
+                raise TypeError(f"a scope names parameters by strings such as 'fc1.weight', not {pattern!r:.60}")
         first = first_names(model)
         default = default_names(model)
         chosen: dict[str, tuple[str, float]] = {}
