@@ -1,0 +1,28 @@
+"""What criteria do with the members of units: products with gradients, and sums that lose nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def precise(values: Tensor) -> Tensor:
+    """In float64, where squares of float32 neither over- nor underflow; in float32 on MPS, which has nothing better."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def member_sums(values: Tensor) -> Tensor:
+    """Sums over the members, (units,) from (units, members): added in float64, returned in float32 at least."""
+    if values.shape[1] == 1:
+        return values[:, 0]  # nothing to add: no copy of a whole model's weights
+    precision = torch.float32 if values.device.type == "mps" else torch.float64
+    return values.sum(1, dtype=precision).to(torch.promote_types(values.dtype, torch.float32))
+
+
+def gradients_of(criterion: str, gradients: Tensor | None) -> Tensor:
+    """The gradients, if there are any: nothing else can stand in for them."""
+    if gradients is None:
+        raise ValueError(
+            f"{criterion} scores with gradients, and none were given; prune(..., data=, loss=) measures them"
+        )
+    return gradients
