@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ def warn_of_collapse(scope: Scope, candidates: Sequence[Candidates], kept: Seque
         if scope.asked(one.name, sparsity) < 1
         and not is_bias(one.name)
         and not isinstance(one.granularity, Layer)
-        and math.prod(one.shape)
+        and 0 not in one.shape
         and not _any(keep)
         and _any(one.living)
     ]

@@ -33,8 +33,7 @@ class PerRow(Scope):
 
     def _keep_one(self, one: Candidates, sparsity: float) -> Tensor:
         rows, columns = self._shape(one)
-        sizes = one.unit_sizes.reshape(rows, columns)
-        if columns and not torch.equal(sizes, sizes[:, :1].expand(rows, columns)):
+        if not isinstance(one.sizes, int) and _mixed(one.unit_sizes.view(rows, columns)):
             return torch.cat([compete([row], sparsity)[0] for row in _rows_of(one, rows, columns)])
         wanted = round(sparsity * columns)
         alive = None if one.alive is None else one.alive.view(rows, columns)
@@ -64,6 +63,11 @@ def in_rows(one: Candidates, scores: Tensor, remove: int, alive: Tensor | None) 
         return keep_largest_in_rows(scores, remove, magnitude=one.magnitude, alive=alive)
     except NotANumberError:
         raise nan_error(one) from None
+
+
+def _mixed(sizes: Tensor) -> bool:
+    """Whether any row has units of several sizes."""
+    return not torch.equal(sizes, sizes[:, :1].expand_as(sizes))
 
 
 def _rows_of(one: Candidates, rows: int, columns: int) -> list[Candidates]:
