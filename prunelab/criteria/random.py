@@ -22,6 +22,7 @@ class Random(Criterion):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[str] = "chance, from its seed"
 
     seed: int = 0
 
