@@ -1,6 +1,8 @@
-"""Global magnitude pruning of ResNet-50's 25 M weights: prunelab beside torch.nn.utils.prune, in one run.
+"""Global magnitude pruning of ResNet-50's 25 M weights: prunelab beside torch.nn.utils.prune and fasterai, in one run.
 
     python benchmarks/magnitude.py
+
+fasterai takes part where it is installed (`make bench` does, without its dependencies that this needs none of).
 
 A *read* is one `w.abs().sum()` over all weights: what looking at every weight once costs. Times are medians of
 interleaved repetitions; extra memory is the growth of the process's peak resident size during one call.
@@ -9,9 +11,13 @@ interleaved repetitions; extra memory is the growth of the process's peak reside
 from __future__ import annotations
 
 import statistics
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from environment import store
@@ -64,8 +70,26 @@ def peak_growth(call: Callable[[], object]) -> int | None:
     return growth
 
 
+def fasterai_sparsifier() -> Any:
+    """fasterai's Sparsifier class; None where it is not installed."""
+    # Its schedules are built on fastai's, which would need torchvision; the Sparsifier uses none of them.
+    name = "fastai.callback.schedule"
+    sys.modules.setdefault(name, ModuleType(name))
+    try:
+        from fasterai.sparse.sparsifier import Sparsifier
+    except ImportError:
+        return None
+    return Sparsifier
+
+
+def speedup(times: dict[str, list[float]], other: str) -> dict[str, float]:
+    ratios = [b / a for a, b in zip(times["prunelab"], times[other], strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", prunelab.scope.LayerCollapseWarning)  # of random weights, which is the case here
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = resnet50_weights().to(device)
@@ -86,31 +110,40 @@ def main() -> None:
     prunelab.prune(nn.Linear(2, 2), SPARSITY)  # what the first call imports is not the call's memory
     memory = peak_growth(ours) if device.type == "cpu" else None
     masks = ours()
-    times: dict[str, list[float]] = {"read": [], "prunelab": [], "torch.nn.utils.prune": []}
+    model.load_state_dict(start)
+    calls = {"read": read, "prunelab": ours, "torch.nn.utils.prune": theirs}
+    if sparsifier := fasterai_sparsifier():
+        from fasterai.core.criteria import large_final
+
+        kinds = (nn.Conv2d, nn.Linear)
+        other = sparsifier(model, "weight", "global", large_final, layer_type=kinds)
+        calls["fasterai"] = lambda: other.sparsify_model(SPARSITY)
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(7):
-        for name, call in (("read", read), ("prunelab", ours), ("torch.nn.utils.prune", theirs)):
-            model.load_state_dict(start)
+        for name, call in calls.items():
+            model.load_state_dict(start, strict=False)
             times[name].append(seconds(call))
-        exact = all(torch.equal(masks[f"{i}.weight"], m.weight_mask.bool()) for i, m in enumerate(model))
-        for module in model:
-            peer.remove(module, "weight")
-        weights = [module.weight for module in model]
+            if call is theirs:
+                exact = all(torch.equal(masks[f"{i}.weight"], m.weight_mask.bool()) for i, m in enumerate(model))
+                for module in model:
+                    peer.remove(module, "weight")
+                weights = [module.weight for module in model]
 
     median = {name: statistics.median(values) for name, values in times.items()}
-    ratios = [b / a for a, b in zip(times["prunelab"], times["torch.nn.utils.prune"], strict=True)]
     result = {
         "weights": count,
         "sparsity": SPARSITY,
         "device": str(device),
         "bit_exact": exact,
         "seconds": median,
-        "speedup_over_peer": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "speedup_over_peer": speedup(times, "torch.nn.utils.prune"),
+        "speedup_over_fasterai": speedup(times, "fasterai") if sparsifier else None,
         "reads": median["prunelab"] / median["read"],
         "extra_memory_in_weight_bytes": None if memory is None else memory / (4 * count),
     }
     path = store(f"magnitude-{device.type}", result)
     print(f"{count / 1e6:.1f} M weights, {SPARSITY:.0%} removed, on {device}; stored in {path.name}")
-    for key in ("bit_exact", "seconds", "speedup_over_peer", "reads", "extra_memory_in_weight_bytes"):
+    for key in list(result)[3:]:
         print(f"  {key}: {result[key]}")
 
 

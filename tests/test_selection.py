@@ -85,9 +85,24 @@ def test_every_bracket_leads_to_the_same_answer(magnitude: bool, monkeypatch: py
     values = bits.view(torch.float16) * torch.tensor([1, -1] * 4 + [1])
     for low in range(-7, 8):
         for high in range(low, 8):
-            monkeypatch.setattr(largest, "_bracket", lambda *_, low=low, high=high: (low, high))
-            for remove in range(10):
-                assert_same([values[:4], values[4:]], remove, magnitude)
+            for tied in (None, low - 1):
+                monkeypatch.setattr(largest, "_bracket", lambda *_, low=low, high=high, tied=tied: (low, high, tied))
+                for remove in range(10):
+                    assert_same([values[:4], values[4:]], remove, magnitude)
+
+
+@pytest.mark.parametrize("magnitude", [True, False])
+def test_many_ties_where_the_threshold_lies(magnitude: bool, device: torch.device) -> None:
+    """A model that was pruned before: most of its weights are one value, zero."""
+    generator = torch.Generator().manual_seed(2)
+    values = [torch.randn(n, generator=generator).to(device) for n in (200_000, 5, 70_000)]
+    for tensor in values:
+        tensor[torch.rand(tensor.shape, generator=generator).to(device) < 0.8] = 0
+    zeros = sum(int((tensor == 0).sum()) for tensor in values)
+    for remove in (1, 1000, zeros // 2, zeros - 1, zeros, zeros + 1, 220_000, 260_000, 270_004):
+        expected = by_sorting([tensor.cpu() for tensor in values], remove, magnitude)
+        kept = keep_largest(values, remove, magnitude=magnitude)
+        assert all(map(torch.equal, [mask.cpu() for mask in kept], expected))
 
 
 def test_zeros_tie_whatever_their_sign() -> None:

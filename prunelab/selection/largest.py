@@ -48,33 +48,45 @@ def keep_largest(values: Sequence[Tensor], remove: int, *, magnitude: bool = Fal
     for tensor in flat:
         dtype = torch.promote_types(dtype, tensor.dtype)
     ranking = Ranking(dtype, magnitude)
-    low, high = _bracket(flat, ranking, remove / total)
+    low, high, tied = _bracket(flat, ranking, remove / total)
     while True:
         scans = [_scan(tensor, ranking, low, high, index) for index, tensor in enumerate(flat)]
-        below = total - sum(scan.above + scan.positions.size for scan in scans)
-        inside = sum(scan.positions.size for scan in scans)
+        below = total - sum(scan.above + scan.inside for scan in scans)
+        inside = sum(scan.inside for scan in scans)
         if remove < below:
-            low, high = ranking.lowest, low - 1
+            low, high = (ranking.lowest, low - 1) if tied is None else (tied, tied)
+            tied = None
         elif remove > below + inside:
             low, high = high + 1, ranking.highest
         else:
             break
-    _settle_bracket(scans, remove - below)
+    if low == high:
+        _drop_first(flat, scans, ranking, low, remove - below)
+    else:
+        _settle_bracket(scans, remove - below)
     return [scan.keep for scan in scans]
 
 
 @dataclass
 class _Scan:
-    """What one pass over a tensor found: values above the bracket are kept, those inside it are undecided."""
+    """What one pass over a tensor found: values above the bracket are kept, those inside it are undecided.
+
+    Values inside a bracket of a single key are all alike: they are kept for now, and not listed.
+    """
 
     keep: Tensor  # (n,) bool, True above the bracket
     above: int
+    inside: int
     positions: NDArray[np.int64]  # (inside,) ascending
     keys: Ints  # (inside,)
 
 
-def _bracket(flat: list[Tensor], ranking: Ranking, fraction: float) -> tuple[int, int]:
-    """Keys between which the threshold lies almost surely: five standard deviations of the sample quantile."""
+def _bracket(flat: list[Tensor], ranking: Ranking, fraction: float) -> tuple[int, int, int | None]:
+    """Keys between which the threshold lies almost surely: five standard deviations of the sample quantile.
+
+    A key at the lower end that many values share, such as the zeros of a model that was pruned before, is left out and
+    comes third: listing all its values would take longer than anything else.
+    """
     total = sum(tensor.numel() for tensor in flat)
     stride = int(total ** (1 / 3) / _SAMPLE) | 1  # odd, so that it does not march in step with power-of-two rows
     sample = np.concatenate([ranking.keys(tensor[stride // 2 :: stride]).cpu().numpy() for tensor in flat])
@@ -85,7 +97,9 @@ def _bracket(flat: list[Tensor], ranking: Ranking, fraction: float) -> tuple[int
         sample.partition(ranks)
     low = int(sample[first]) if first in ranks else ranking.lowest
     high = int(sample[last]) if last in ranks else ranking.highest
-    return low, high
+    if low < high and np.count_nonzero(sample == low) > sample.size // 64:
+        return low + 1, high, low
+    return low, high, None
 
 
 def _scan(tensor: Tensor, ranking: Ranking, low: int, high: int, index: int) -> _Scan:
@@ -98,17 +112,24 @@ def _scan(tensor: Tensor, ranking: Ranking, low: int, high: int, index: int) -> 
     inside: list[Ints] = [np.empty(0, NUMPY[ranking.bits])]
     buffer = np.empty(min(_CHUNK, tensor.numel()), NUMPY[ranking.bits])
     hits = np.empty(buffer.size, np.bool_)
+    ties = 0
     for start, keys in _key_chunks(tensor, ranking):
         if keys.max() > ranking.infinity:
             raise NotANumberError(index)
         np.greater(keys, high, out=kept[start : start + keys.size])
         above += int(np.count_nonzero(kept[start : start + keys.size]))
+        if low == high:
+            equal = np.equal(keys, low, out=hits[: keys.size])
+            ties += int(np.count_nonzero(equal))
+            kept[start : start + keys.size] |= equal
+            continue
         # One comparison for low <= key <= high: the differences below zero wrap round to large unsigned numbers.
         above_low = np.subtract(keys, low, out=buffer[: keys.size]).view(_UNSIGNED[keys.itemsize])
         found = np.flatnonzero(np.less_equal(above_low, high - low, out=hits[: keys.size]))
         inside.append(keys[found])
         positions.append(found + start)
-    return _Scan(keep, above, np.concatenate(positions), np.concatenate(inside))
+    found = np.concatenate(positions)
+    return _Scan(keep, above, found.size + ties, found, np.concatenate(inside))
 
 
 def _scan_on_device(tensor: Tensor, ranking: Ranking, low: int, high: int, index: int) -> _Scan:
@@ -117,8 +138,12 @@ def _scan_on_device(tensor: Tensor, ranking: Ranking, low: int, high: int, index
     if keys.numel() and int(keys.max()) > ranking.infinity:
         raise NotANumberError(index)
     keep = keys > high
+    above = int(keep.sum())
+    if low == high:
+        keep = keys >= low
+        return _Scan(keep, above, int(keep.sum()) - above, np.empty(0, np.int64), np.empty(0, NUMPY[ranking.bits]))
     found = torch.nonzero((keys >= low) & (keys <= high)).squeeze(1)
-    return _Scan(keep, int(keep.sum()), found.cpu().numpy(), keys[found].cpu().numpy())
+    return _Scan(keep, above, found.numel(), found.cpu().numpy(), keys[found].cpu().numpy())
 
 
 def _key_chunks(tensor: Tensor, ranking: Ranking) -> Iterator[tuple[int, Ints]]:
@@ -133,6 +158,16 @@ def _key_chunks(tensor: Tensor, ranking: Ranking) -> Iterator[tuple[int, Ints]]:
     for start in range(0, bits.size, _CHUNK):
         piece = bits[start : start + _CHUNK]
         yield start, np.bitwise_and(piece, ranking.highest, out=buffer[: piece.size])
+
+
+def _drop_first(flat: list[Tensor], scans: list[_Scan], ranking: Ranking, key: int, remove: int) -> None:
+    """Of all values with this key the first `remove` go."""
+    for tensor, scan in zip(flat, scans, strict=True):
+        for start in range(0, tensor.numel() if remove else 0, _CHUNK):
+            keys = ranking.keys(tensor[start : start + _CHUNK])
+            equal = torch.nonzero(keys == key).squeeze(1)[:remove]
+            scan.keep[start + equal] = False
+            remove -= equal.numel()
 
 
 def _settle_bracket(scans: list[_Scan], remove: int) -> None:
