@@ -136,6 +136,6 @@ class Movement(Criterion):
         for name, parameter in pairs:
             if parameter.grad is not None:
                 total = self._sums[name] = self._sums[name].to(parameter.device)  # where the model is now
-                gradient = parameter.grad.to_dense().to(total.dtype)
+                gradient = parameter.grad.to(total.dtype)
                 total -= parameter.detach() * (gradient if scale is None else gradient / scale.to(gradient.device))
         self._steps += 1

@@ -17,8 +17,10 @@ from prunelab.granularity import Channel, Filter, Granularity, Group, Kernel, La
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.uniform_(-1, 1)  # a shift, so that the stages of what a layer puts out differ
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 4, 2, groups=2), nn.Flatten(), nn.Linear(100, 3)
+        nn.Conv2d(2, 4, 3), norm, nn.ReLU(), nn.ConvTranspose2d(4, 4, 2, groups=2), nn.Flatten(), nn.Linear(100, 3)
     ).double().eval()  # fmt: skip
 
 
@@ -226,6 +228,11 @@ def test_momentum_is_a_running_average_over_batches() -> None:
     found = prunelab.score(model, Taylor(momentum=0.9), Filter(), data=batches, loss=F.cross_entropy)["5.weight"]
     expected = 0.9 * (0.9 * single[0] + 0.1 * single[1]) + 0.1 * single[2]
     torch.testing.assert_close(found, expected)
+
+
+def test_members_are_summed_in_float64() -> None:
+    row = torch.tensor([[1e8, 1.0, -1e8]])  # in float32 the 1 is lost
+    assert Taylor().score(row, torch.ones(1, 3), None).tolist() == [1.0]
 
 
 def test_no_square_of_a_small_product_vanishes() -> None:
