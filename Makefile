@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # `make serve ARGS="--port 9000"`
 ARGS ?=
 
-.PHONY: help install book serve check unit browser test clean
+.PHONY: help install book serve check unit browser test bench clean
 
 help:
 	@echo "make serve    build the course and serve it with live kernels (ARGS=\"--port 9000 --no-browser\")"
@@ -16,6 +16,7 @@ help:
 	@echo "make test     run every check: lint, types, build, unit and browser tests"
 	@echo "make check    lint and types           make unit     unit tests"
 	@echo "make browser  tests of the built book  make install  set up .venv only"
+	@echo "make bench    every benchmark beside its peers, as one table (minutes; wants an idle machine)"
 	@echo "make clean    remove what was built (the environment stays)"
 
 install: $(BIN)/.book-installed
@@ -40,6 +41,13 @@ browser: $(BIN)/.browser-looked-for book
 # One pytest for the unit and the browser tests, so that its last line counts them all.
 test: check $(BIN)/.browser-looked-for book
 	@$(BIN)/python -m pytest
+
+# fasterai without its dependencies: fastai would bring torchvision, and the part that is measured needs neither.
+bench: $(BIN)/.test-installed
+	@$(PIP) --no-deps fasterai fastcore einops
+	@for name in magnitude selection hold correlation information macs; do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@echo "== all that has a bar"; $(BIN)/python benchmarks/summary.py
 
 clean:
 	rm -rf _build artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -108,7 +108,8 @@ class _MeanGradient:
         return list(found[len(self.parameters) :])
 
     def mean(self, examples: int) -> list[Tensor]:
-        return [total / examples for total in self._sums]
+        with torch.inference_mode(False):
+            return [total / examples for total in self._sums]
 
 
 def scalar(value: Any) -> Tensor:
