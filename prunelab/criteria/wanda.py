@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunelab.criteria.base import Criterion
 from prunelab.criteria.members import member_sums
-from prunelab.criteria.watching import Call, PerWeight, Probe, by_example
+from prunelab.criteria.watching import Call, PerWeight, Probe
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,11 @@ class InputNorms(Probe):
         self._module: nn.Module | None = None
 
     def read(self, module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
-        values = by_example(module, inputs)  # (N, I, positions)
-        precision = torch.float32 if values.device.type == "mps" else torch.float64
+        own = len(_layout(module)[1]) - 1  # an example has as many dimensions as the weight without its outputs
+        examples = inputs.reshape(math.prod(inputs.shape[:-own]), *inputs.shape[-own:])  # (N, I, *positions)
+        precision = torch.float32 if inputs.device.type == "mps" else torch.float64
         # What a weight meets is linear in the squares: one example, their sum, stands for the whole batch.
-        squares = torch.linalg.vector_norm(values, dim=0, dtype=precision).square()  # (I, positions)
-        if not isinstance(module, _ConvNd):
-            return module, squares.sum(1)
-        return module, squares.reshape(-1, *inputs.shape[-len(module.kernel_size) :])
+        return module, torch.linalg.vector_norm(examples, dim=0, dtype=precision).square()  # (I, *positions)
 
     def emit(self, module: nn.Module, outputs: Tensor) -> torch.Size:
         return outputs.shape

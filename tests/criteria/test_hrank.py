@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 import prunelab
 from prunelab.criteria import HRank
+from prunelab.criteria.hrank import AverageRank
+from prunelab.criteria.watching import Call
 from prunelab.granularity import Filter, Kernel
 
 
@@ -56,6 +60,22 @@ def test_by_hand() -> None:
     x = torch.stack([torch.eye(4), torch.ones(4, 4), torch.outer(torch.arange(4.0), torch.ones(4)) + torch.eye(4)[0]])
     assert hrank(layer, [x[:, None]])["weight"].tolist() == pytest.approx([(4 + 1 + 2) / 3, 0])
     assert hrank(layer, [x[:1]])["weight"].tolist() == [4, 0]  # one example without its batch dimension
+
+
+def test_only_the_activated_maps_are_kept() -> None:
+    kept: list[int] = []
+
+    class Counted(AverageRank):
+        def add(self, calls: Sequence[Call], examples: int) -> None:
+            kept.extend(len(call.emitted) for call in calls)
+            super().add(calls, examples)
+
+    class Ranked(HRank):
+        def probe(self) -> Counted:
+            return Counted()
+
+    prunelab.score(Net(), Ranked(), Filter(), data=[(torch.ones(2, 1, 4, 4), torch.zeros(2))])
+    assert kept == [1, 1]
 
 
 @settings(max_examples=10, deadline=None)

@@ -130,6 +130,16 @@ def test_sums_of_squares_beyond_half_precision(dtype: torch.dtype) -> None:
     assert found.dtype in (torch.float32, torch.float64)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_inputs_outputs_or_examples() -> None:
+    for inputs, outputs, examples in ((0, 3, 2), (3, 0, 2)):
+        layer = nn.Linear(inputs, outputs)
+        assert wanda(layer, [torch.ones(examples, inputs)])["weight"].shape == (0,)
+    layer = nn.Linear(2, 2)
+    with_empty = wanda(layer, [torch.ones(0, 2), torch.ones(3, 2)])
+    assert torch.equal(with_empty["weight"], wanda(layer, [torch.ones(3, 2)])["weight"])
+
+
 def test_in_inference_mode_and_without_a_trace_in_the_model() -> None:
     model = Tower().train()
     model.head.weight.requires_grad_(False)
