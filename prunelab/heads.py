@@ -19,6 +19,7 @@ class _Attention:
     rows: tuple[str, ...]
     columns: str
     packed: int = 1
+    layer: nn.MultiheadAttention | None = None
 
 
 # How libraries name the projections: (queries, keys and values; or all in one), then the output, beside or above them.
@@ -49,7 +50,7 @@ def find_heads(
         chosen = {target.name for target in find_targets(model, parameters)}
     out = {first[name] for name in excluded(exclude, named_parameters(model))}
     targets: dict[str, Target] = {}
-    for attention in _attentions(model, granularity):
+    for attention in _attentions(model):
         names = [first[name] for name in (*attention.rows, attention.columns)]
         if names[0] not in targets and (chosen is None or chosen & set(names)) and not out & set(names):
             targets[names[0]] = _target(model, attention, granularity)
@@ -62,6 +63,8 @@ def find_heads(
 
 
 def _target(model: nn.Module, attention: _Attention, granularity: Head) -> Target:
+    if attention.layer is not None:
+        _check(attention.rows[0], attention.layer, granularity)
     first = first_names(model)
     found = {target.name: target for target in find_targets(model, [*attention.rows, attention.columns])}
     rows = [replace(found[first[name]], layout=Layout(packed=attention.packed)) for name in attention.rows]
@@ -72,12 +75,12 @@ def _target(model: nn.Module, attention: _Attention, granularity: Head) -> Targe
     return replace(rows[0], others=(*rows[1:], columns))
 
 
-def _attentions(model: nn.Module, granularity: Head) -> Iterator[_Attention]:
+def _attentions(model: nn.Module) -> Iterator[_Attention]:
     modules = {name.replace("_orig_mod.", ""): module for name, module in unwrap(model).named_modules()}
     for name, module in modules.items():
         at = f"{name}." if name else ""
         if isinstance(module, nn.MultiheadAttention):
-            yield _multihead(name, module, granularity)
+            yield _multihead(name, module)
             continue
         for rows, outs in _NAMES:
             out = next((found for o in outs if isinstance(modules.get(found := _path(name, o)), nn.Linear)), None)
@@ -87,21 +90,25 @@ def _attentions(model: nn.Module, granularity: Head) -> Iterator[_Attention]:
                 break
 
 
-def _multihead(name: str, module: nn.MultiheadAttention, granularity: Head) -> _Attention:
+def _multihead(name: str, module: nn.MultiheadAttention) -> _Attention:
     at = f"{name}." if name else ""
-    if granularity.heads != module.num_heads:
-        raise ValueError(
-            f"{name or 'the model'!r} has {module.num_heads} attention heads, not {granularity.heads}; write "
-            f"granularity.Head({module.num_heads}), and leave layers with another number out with parameters=[...]"
-        )
     if module.in_proj_weight is not None:
-        return _Attention((f"{at}in_proj_weight",), f"{at}out_proj.weight", packed=3)
-    if module.in_proj_bias is not None:
+        return _Attention((f"{at}in_proj_weight",), f"{at}out_proj.weight", packed=3, layer=module)
+    return _Attention(tuple(f"{at}{which}_proj_weight" for which in "qkv"), f"{at}out_proj.weight", layer=module)
+
+
+def _check(name: str, layer: nn.MultiheadAttention, granularity: Head) -> None:
+    """Refuses heads that the layer does not have, and a bias that their masks could not follow."""
+    if granularity.heads != layer.num_heads:
         raise ValueError(
-            f"{name or 'the model'!r} keeps three projections with one bias for them all, which a head's mask cannot "
-            "follow; make it with bias=False, or leave it out with parameters=[...]"
+            f"{name!r} belongs to a layer with {layer.num_heads} attention heads, not {granularity.heads}; write "
+            f"granularity.Head({layer.num_heads}), or leave it out with exclude=[{name!r}]"
         )
-    return _Attention(tuple(f"{at}{which}_proj_weight" for which in "qkv"), f"{at}out_proj.weight")
+    if layer.in_proj_weight is None and layer.in_proj_bias is not None:
+        raise ValueError(
+            f"{name!r} is one of three projections with one bias for them all, which a head's mask cannot follow; make "
+            f"the layer with bias=False, or leave it out with exclude=[{name!r}]"
+        )
 
 
 def _path(module: str, relative: str) -> str:

@@ -138,12 +138,14 @@ def test_two_layers_compete_or_not() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has 3 attention heads, not 4; write granularity.Head\(3\)"):
+    with pytest.raises(ValueError, match=r"a layer with 3 attention heads, not 4; write granularity.Head\(3\)"):
         prunelab.prune(attention(), 0.5, granularity=Head(4))
     with pytest.raises(ValueError, match=r"has no attention layer to prune: known are torch.nn.MultiheadAttention"):
         prunelab.prune(nn.Linear(3, 3), 0.5, granularity=Head(3))
     with pytest.raises(ValueError, match="three projections with one bias"):
         prunelab.prune(attention(kdim=7), 0.5, granularity=Head(3))
+    mixed = nn.ModuleList([attention(), nn.MultiheadAttention(12, 2)])
+    assert list(prunelab.score(mixed, granularity=Head(3), exclude=["1.*"])) == ["0.in_proj_weight"]
     assert len(prunelab.prune(attention(kdim=7, bias=False), 1 / 3, granularity=Head(3))) == 4
     for heads in (0, 1.5, True):
         with pytest.raises(ValueError, match="a whole number of heads"):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import prunelab
 from prunelab.criteria import Criterion
 from prunelab.granularity import Filter, Weight
+from prunelab.scope import NM
 
 
 class Saliency(Criterion):
@@ -83,3 +84,10 @@ def test_a_criterion_has_its_own_number_of_rounds() -> None:
 def test_rounds_that_are_no_number_are_refused(rounds: Any) -> None:
     with pytest.raises(ValueError, match="rounds must be a whole number, at least 1, not"):
         prunelab.prune(network(), 0.5, rounds=rounds)
+
+
+def test_a_scope_that_fixes_what_goes_has_one_round() -> None:
+    for scope in (NM(1, 2), {"0.weight": 0.5}):
+        with pytest.raises(ValueError, match=r"rounds is 3, but .* fixes what goes"):
+            prunelab.prune(network(), scope=scope, rounds=3)
+        assert prunelab.prune(network(), scope=scope, rounds=1).removed

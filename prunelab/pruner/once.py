@@ -79,7 +79,7 @@ def prune(
     fraction = competition.check(sparsity)
     targets = targets_of(model, granularity, _named_once(competition, parameters), exclude)
     masks = kept = _restrict(within, model)
-    for share in _shares(fraction, _check_rounds(rounds, criterion), targets, kept):
+    for share in _shares(fraction, _check_rounds(rounds, criterion, competition), targets, kept):
         candidates = _candidates(model, targets, criterion, granularity, data, loss, kept)
         units = competition.keep(candidates, share)
         warn_of_collapse(competition, candidates, units, fraction)
@@ -132,10 +132,13 @@ def _named_once(scope: Scope, parameters: Iterable[str] | None) -> Iterable[str]
     return parameters if scope.names is None else scope.names
 
 
-def _check_rounds(rounds: int | None, criterion: Criterion) -> int:
+def _check_rounds(rounds: int | None, criterion: Criterion, scope: Scope) -> int:
     given = criterion.rounds if rounds is None else rounds
     if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
         raise ValueError(f"rounds must be a whole number, at least 1, not {given!r}")
+    if given > 1 and scope.fixed:
+        whose = f"{criterion} removes in {given} rounds" if rounds is None else f"rounds is {given}"
+        raise ValueError(f"{whose}, but {scope} fixes what goes, so that nothing is left to spread; write rounds=1")
     return int(given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -60,9 +61,11 @@ class Candidates:
 class Scope(ABC):
     """Decides which units stay, given the scores of all of them and the sparsity to reach.
 
-    `keep` is all that a scope of one's own must have. A scope that knows the sparsity itself also overrides `check`
-    and `asked`; one that names the parameters it is about overrides `names`.
+    `keep` is all that a scope of one's own must have. A scope that knows the sparsity itself is `fixed` and also
+    overrides `check` and `asked`; one that names the parameters it is about overrides `names`.
     """
+
+    fixed: ClassVar[bool] = False
 
     @abstractmethod
     def keep(self, candidates: Sequence[Candidates], sparsity: float) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ class Budgets(Scope):
     Args:
         fractions: parameter name → fraction to remove, by the first name of each parameter.
     """
+
+    fixed: ClassVar[bool] = True
 
     fractions: Mapping[str, float]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +31,8 @@ class NM(Scope):
     >>> NM(2, 4).keep([Candidates("fc", scores, 1, shape=(1, 8))], 0.5)[0].int().tolist()
     [1, 1, 0, 0, 0, 1, 0, 1]
     """
+
+    fixed: ClassVar[bool] = True
 
     n: int
     m: int
