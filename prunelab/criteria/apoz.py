@@ -19,7 +19,7 @@ RECTIFIERS = frozenset({"relu", "relu6", "hardtanh", "hardsigmoid", "hardswish",
 
 @dataclass(frozen=True)
 class APoZ(Criterion):
-    """1 - APoZ: the fraction of a filter's activated outputs that are not zero (Hu et al. 2016, section 3).
+    """1 - APoZ: the fraction of a filter's activated outputs that are not zero (Hu et al. 2016).
 
     APoZ, the "average percentage of zeros", is a fraction from 0 to 1 here: zeros among all outputs of the channel,
     over the examples and their positions, counted after the rectifier. Filters that are often zero go first. -0.0 is

@@ -17,7 +17,7 @@ from prunelab.granularity import Filter, Granularity
 
 @dataclass(frozen=True)
 class HRank(Criterion):
-    """The average rank of a filter's feature map (H, W) over the examples (Lin et al. 2020, section 3).
+    """The average rank of a filter's feature map (H, W) over the examples (Lin et al. 2020).
 
     The map is the activated one: after the batch normalisation and the activation function that follow the convolution
     directly. Its rank is the number of singular values above max(H, W) * eps * the largest one, where eps is the

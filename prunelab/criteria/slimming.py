@@ -18,7 +18,7 @@ from prunelab.targets import unwrap
 
 @dataclass(frozen=True, eq=False)
 class BatchNormScale(Criterion):
-    """|γ| of the batch normalisation that follows a filter directly (Liu et al. 2017, section 3).
+    """|γ| of the batch normalisation that follows a filter directly (Liu et al. 2017).
 
     Which normalisation follows which layer is seen in one forward on `example_inputs` (a tensor, a tuple of positional
     or a dict of keyword arguments); their values do not matter. Only an activation function may stand in between. The

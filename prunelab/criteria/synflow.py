@@ -25,7 +25,7 @@ ACTIVATIONS = FOLLOWERS - {"batch_norm"}
 
 @dataclass(frozen=True, eq=False)
 class SynFlow(Criterion):
-    """|∂R/∂w · w| with R = 1ᵀ (Π |W_l|) 1: the synaptic flow through a unit's weights (Tanaka et al. 2020, section 4).
+    """|∂R/∂w · w| with R = 1ᵀ (Π |W_l|) 1: the synaptic flow through a unit's weights (Tanaka et al. 2020).
 
     R is the sum of the network's outputs for an input of ones, in eval mode, with every parameter replaced by its
     absolute value, everything that is added (biases, the shifts and running means of normalisations) by zero, and every

@@ -18,7 +18,7 @@ from prunelab.criteria.watching import Call, PerWeight, Probe
 
 @dataclass(frozen=True)
 class Wanda(Criterion):
-    """|W_ij| · ‖X_j‖₂, summed over a unit's members (Sun et al. 2024, section 3).
+    """|W_ij| · ‖X_j‖₂, summed over a unit's members (Sun et al. 2024).
 
     ‖X_j‖₂ is the Euclidean norm, over all examples and positions, of the inputs that the weight multiplies: of feature
     j for a Linear layer, as published; for a convolution, of what the weight meets at each of its places, with padding,

@@ -22,7 +22,18 @@ from prunelab.targets import Target
 FOLLOWERS = frozenset(
     {
         *("batch_norm", "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish"),
-        *("hardtanh", "hardsigmoid", "hardswish", "sigmoid", "softplus", "tanh", "clamp_min"),
+        *(
+            "hardtanh",
+            "hardsigmoid",
+            "hardswish",
+            "sigmoid",
+            "logsigmoid",
+            "softplus",
+            "softsign",
+            "tanh",
+            "tanhshrink",
+        ),
+        *("threshold", "hardshrink", "softshrink", "clamp_min"),
     }
 )
 

@@ -22,7 +22,7 @@ from prunelab.targets import Memory, Target, unwrap
 
 @dataclass(frozen=True)
 class HardConcrete(Regularizer):
-    """strength · the expected number of parameters whose gate is open (Louizos et al. 2018, section 2).
+    """strength · the expected number of parameters whose gate is open (Louizos et al. 2018).
 
     `attach_` multiplies every unit by a gate between 0 and 1, a sample of which is drawn at each forward in training
     mode, one for all examples. Its chance to be open is learned (`log_alpha`, parameters of the model: attach the gates

@@ -14,7 +14,7 @@ from prunelab.scope.competition import already_removed, one_size, remove_paramet
 
 @dataclass(frozen=True)
 class ERK(Scope):
-    """Each parameter keeps a share that shrinks with its width, for which its units compete (Evci et al. 2020, sec. 3).
+    """Each parameter keeps a share that shrinks with its width, for which its units compete (Evci et al. 2020).
 
     density ∝ ((n_in + n_out + k_h + k_w) / (n_in · n_out · k_h · k_w))**power, at most 1
 
