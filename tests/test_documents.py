@@ -21,7 +21,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_the_readmes_example_prints_what_the_readme_shows() -> None:
-    (code,) = blocks(README, "python")
+    code = blocks(README, "python")[0]
     shown = README.split("prints\n\n```\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == shown
@@ -42,6 +42,16 @@ def test_the_criterion_of_the_guide_works_as_it_says() -> None:
     assert masks["weight"].tolist() == [[True, True], [False, False]]
     with pytest.raises(ValueError, match="a unit has one"):
         prunelab.prune(layer, 0.5, criterion=names["Spread"]())
+
+
+def test_the_readmes_gradual_pruning_ends_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict = {}
+    for code in blocks(README, "python"):
+        exec(code, names)
+    last = capsys.readouterr().out.splitlines()[-1]
+    removed, accuracy = map(float, re.fullmatch(r"([\d.]+) removed, accuracy ([\d.]+)", last).groups())
+    assert removed == 0.9
+    assert accuracy > 0.8
 
 
 def test_the_exercise_of_the_guide_works_as_it_says() -> None:

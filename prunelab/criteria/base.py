@@ -89,7 +89,13 @@ class Criterion(ABC):
 
     def scores(self, evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:
         """The scores of all parameters. Override it only where one parameter's scores depend on the others."""
-        return {name: self.score(one.weights, one.gradients, one.statistics) for name, one in evidence.items()}
+        scores = {}
+        for name, one in evidence.items():
+            try:
+                scores[name] = self.score(one.weights, one.gradients, one.statistics)
+            except ValueError as error:
+                raise ValueError(f"{name!r}: {error}") from error
+        return scores
 
     def probe(self) -> Probe | None:
         """A fresh probe for one layer, for a criterion that needs data; its result is what `score` gets.

@@ -96,7 +96,8 @@ def checked_scores(criterion: Criterion, evidence: Mapping[str, Evidence]) -> di
                 f"gave {got}"
             )
         floats = values if values.is_floating_point() else values.double()
-        checked[name] = floats.detach().to(one.weights.device)
+        device = one.weights.device
+        checked[name] = floats.detach().to(device, torch.float32 if device.type == "mps" else None)  # no float64 there
     return checked
 
 
