@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Piece:
 
     def sizes(self, granularity: Granularity) -> int | Tensor:
         """Entries of a unit in this parameter."""
-        return granularity.sizes(self.shape, self.layout)
+        return _geometry(granularity, self.shape, self.layout)[2]
 
     def spread(self, numbers: Tensor, granularity: Granularity) -> Tensor:
         """One number a unit, (units,), at every entry of the unit: the parameter's shape."""
@@ -43,8 +44,15 @@ class Piece:
 
 def spread(numbers: Tensor, granularity: Granularity, shape: Sequence[int], layout: Layout) -> Tensor:
     """One number a unit, (units,), at every entry of the unit; differentiable."""
-    units, members = granularity.units(shape, layout)
+    units, members, _ = _geometry(granularity, tuple(shape), layout)
     return granularity.restore(numbers[:, None].expand(units, members), shape, layout)
+
+
+@lru_cache(maxsize=1024)
+def _geometry(granularity: Granularity, shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int | Tensor]:
+    """(units, members, sizes), kept: a training loop asks for the same at every step."""
+    with torch.device("cpu"):  # whatever the caller's default is: others will be given the same tensor
+        return *granularity.units(shape, layout), granularity.sizes(shape, layout)
 
 
 def unit_pieces(
@@ -62,7 +70,7 @@ def unit_pieces(
     for target in targets:
         pieces = []
         for part in target.parts:
-            part.view(torch.empty(part.weight.shape, device="meta"), granularity)  # raises, and names the parameter
+            part.view(part.weight.detach(), granularity)  # raises, and names the parameter
             pieces.append(Piece(part.name, part.weight, part.layout))
             plain = replace(part.layout, groups=1, transposed=False)
             biases = [bias for bias in part.biases if claims[bias] == 1] if granularity.covers_bias else []
@@ -74,6 +82,8 @@ def unit_pieces(
 def sizes_of(pieces: Sequence[Piece], granularity: Granularity) -> Tensor:
     """Entries of each unit over all its pieces, (units,), on their device; in their type, at least float32."""
     first = pieces[0]
-    units, _ = granularity.units(first.shape, first.layout)
-    counts = sum((torch.as_tensor(piece.sizes(granularity)) for piece in pieces), torch.zeros(units, dtype=torch.int64))
+    units, _, _ = _geometry(granularity, first.shape, first.layout)
+    counts = torch.zeros(units, dtype=torch.int64, device="cpu")
+    for piece in pieces:
+        counts += piece.sizes(granularity)
     return counts.to(first.values.device, torch.promote_types(first.values.dtype, torch.float32))
