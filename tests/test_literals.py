@@ -10,7 +10,7 @@ A convolution of two filters that read two channels with kernels (1, 2), followe
     weight x gradient        ( 2  -2 |-3  0)              (-1  1 | 0 -10)
     curvature      filter 0: ( 1   1 | 0  2)    filter 1: ( 2  0 | 1  1)
 
-Two heads of one row each, head 0 and head 1 in the rows of q, k, v, and in the columns of out (written as a column):
+Two heads of one row each, head 0 and head 1 in the rows of q, k, v, and in the columns of out:
 
     weights        q  1  0     k  0  1     v -1  2     out  1  0
                       2 -1        1  1        0  3          2 -2
