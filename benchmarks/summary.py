@@ -73,6 +73,8 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
     for y, (row, value) in enumerate(zip(shown, beyond, strict=True)):
         axes.annotate(f" {row['measured']:.3g}", (max(value, 1), y), va="center")
     axes.set_xlim(min([0.5, *beyond]), 2 * max([1, *beyond]))
+    axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1 (the bar)", "2", "5", "10"])
+    axes.minorticks_off()
     return figure
 
 
