@@ -37,7 +37,7 @@ class Gates(nn.Module):
         self.noise = torch.rand_like(self.noise).clamp(EDGE, 1 - EDGE)
 
     def forward(self) -> Tensor:
-        """The gates z, (units,), in [0, 1]: of the last sample in training, settled in eval mode."""
+        """The gates z, (units,), in [0, 1]; without chance in eval mode."""
         if not self.training:
             return self.settled()
         logistic = self.noise.log() - (-self.noise).log1p()

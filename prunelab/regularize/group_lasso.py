@@ -49,14 +49,19 @@ class GroupLasso(Regularizer):
 
     @torch.no_grad()
     def proximal_(self, model: nn.Module, lr: float) -> None:
-        """Move every unit v, in place, to the x that minimises ½‖x - v‖² + lr · penalty(x); see `L1.proximal_`."""
+        """Move every unit v, in place, to argmin ½‖x - v‖² + lr · penalty(x).
+
+        What `L1.proximal_` says of other optimizers and of half precision holds here, too.
+        """
         threshold = self.strength * checked_number("proximal_(lr", lr)
         for pieces in self._units(model) if threshold else ():
-            limits = threshold * sizes_of(pieces, self.granularity).sqrt()  # (units,)
-            norms = self._norms(pieces)  # (units,)
-            factors = (1 - limits / norms).clamp(min=0).masked_fill(norms == 0, 0)
+            limits = threshold * sizes_of(pieces, self.granularity).sqrt()
+            norms = self._norms(pieces)  # (units,), as the limits
+            factors = (1 - limits / norms).clamp(min=0)
+            factors = factors.masked_fill(norms == 0, 0)  # where that was 0 / 0
             for piece in pieces:
-                store_(piece.values, precise(piece.values) * piece.spread(factors, self.granularity))
+                factor = piece.spread(factors, self.granularity)
+                store_(piece.values, precise(piece.values) * factor)
 
     def _units(self, model: nn.Module) -> list[list[Piece]]:
         """The trainable pieces of each target's units."""
