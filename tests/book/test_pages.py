@@ -70,3 +70,11 @@ def test_no_button_leads_to_a_repository_that_does_not_exist(open_page: Open, st
     page, _ = open_page(f"{static_site}{name}.html")
     links = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
     assert [link for link in links if "executablebooks/jupyter-book" in link or "mybinder.org" in link] == []
+
+
+@pytest.mark.parametrize("name", chapters())
+def test_equations_count_from_one_on_every_page(open_page: Open, static_site: str, name: str) -> None:
+    """Code and tables name equations by number, which has to be the one that the page shows."""
+    page, _ = open_page(f"{static_site}{name}.html")
+    numbers = page.locator("main .eqno").all_inner_texts()
+    assert [text.strip(" #") for text in numbers] == [f"({number})" for number in range(1, len(numbers) + 1)]
