@@ -10,8 +10,8 @@ import torch
 from prunelab.exercises.calling import Case, try_cases
 from prunelab.exercises.comparing import Mistake, name_mistake
 from prunelab.exercises.core import Material, Question
+from prunelab.exercises.number import read_number
 from prunelab.exercises.outcome import Wrong
-from prunelab.exercises.what_pruning_is.number import read_number
 
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 

@@ -11,8 +11,8 @@ from torch import nn
 from prunelab.exercises.calling import Case, try_cases
 from prunelab.exercises.comparing import Mistake, name_mistake
 from prunelab.exercises.core import Material, Question
+from prunelab.exercises.number import read_number
 from prunelab.exercises.outcome import Wrong
-from prunelab.exercises.what_pruning_is.number import read_number
 from prunelab.masks import Masks
 
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from prunelab.exercises.calling import Case, try_cases
 from prunelab.exercises.core import Material, Question
 from prunelab.exercises.describing import describe
+from prunelab.exercises.number import read_number
 from prunelab.exercises.outcome import Wrong
-from prunelab.exercises.what_pruning_is.number import read_number
 from prunelab.masks import Masks
 from prunelab.pruner import prune
 
