@@ -71,7 +71,7 @@ class Heads(nn.Module):
         return self.out_proj(self.q_proj(x) + self.k_proj(x) + self.v_proj(x))
 
 
-def network(granularity: Granularity) -> nn.Module:
+def network(granularity: Granularity, device: torch.device) -> nn.Module:
     model: nn.Module = Heads()
     if not isinstance(granularity, Head):
         model = nn.Sequential(nn.Conv2d(2, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2, 1, bias=False))
@@ -79,15 +79,18 @@ def network(granularity: Granularity) -> nn.Module:
     for name, parameter in model.named_parameters():
         if name in WEIGHTS:
             parameter.data = WEIGHTS[name].clone()
-    return model
+    return model.to(device)
 
 
 def loss_of(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss that has the gradients and the curvature of the tables, where the weights are those of the tables."""
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        moved = {name: p - WEIGHTS[name] for name, p in model.named_parameters() if name in WEIGHTS}
-        terms = [(GRADIENTS[name] * by + CURVATURE[name] * by.square() / 2).sum() for name, by in moved.items()]
+        terms = []
+        for name, parameter in model.named_parameters():
+            if name in WEIGHTS:
+                here, slope, curvature = (table[name].to(parameter.device) for table in (WEIGHTS, GRADIENTS, CURVATURE))
+                terms.append((slope * (parameter - here) + curvature * (parameter - here).square() / 2).sum())
         return torch.stack(terms).sum()
 
     return loss
@@ -98,7 +101,7 @@ def watched(model: nn.Module) -> Criterion:
     movement, optimizer = criteria.Movement(), torch.optim.SGD(model.parameters(), lr=0.0)
     with movement.watch(model, optimizer):
         for name, parameter in model.named_parameters():
-            parameter.grad = GRADIENTS[name].clone() if name in GRADIENTS else None
+            parameter.grad = GRADIENTS[name].to(parameter.device, copy=True) if name in GRADIENTS else None
         optimizer.step()
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
@@ -149,6 +152,19 @@ OF_THE_TWO_NETWORKS: dict[str, tuple[Callable[[nn.Module], Criterion], Table]] =
             C: [1.25, 2],
             L: [1.625],
             H: [1, 1.25],
+        },
+    ),
+    # The roots of 14/3, 0, 2/3, 25; 5/2, 9/2, 1, 25/2; 7/2, 27/4; 7/4, 17/2; 41/8; 12/8, 20/8.
+    "Magnitude p=2 mean": (
+        lambda model: Magnitude(2, reduction="mean"),
+        {
+            W: [1, 2, 3, 0, 1, 1, 0, 5],
+            G: [2.160247, 0, 0.8164966, 5],
+            K: [1.581139, 2.121320, 1, 3.535534],
+            F: [1.870829, 2.598076],
+            C: [1.322876, 2.915476],
+            L: [2.263846],
+            H: [1.224745, 1.581139],
         },
     ),
     # Divided by the layer's length: 5, 8 by the root of 89, 6, 7 by that of 85.
@@ -293,9 +309,9 @@ def cases(tables: dict[str, tuple[Callable[..., Criterion], Table]]) -> list:
 
 @pytest.mark.parametrize(("make", "granularity", "expected"), cases(OF_THE_TWO_NETWORKS))
 def test_scores_of_the_two_networks(
-    make: Callable[[nn.Module], Criterion], granularity: Granularity, expected: list[float]
+    make: Callable[[nn.Module], Criterion], granularity: Granularity, expected: list[float], device: torch.device
 ) -> None:
-    model = network(granularity)
+    model = network(granularity, device)
     data = [(example_inputs(model), torch.zeros(len(example_inputs(model))))]
     names = ["q_proj.weight"] if isinstance(granularity, Head) else ["0.weight"]
     scores = prunelab.score(model, make(model), granularity, data=data, loss=loss_of(model), parameters=names)
@@ -352,10 +368,11 @@ OF_TRIPLES: dict[str, tuple[Callable[[], Criterion], Table]] = {
 
 @pytest.mark.parametrize(("make", "granularity", "expected"), cases(OF_TRIPLES))
 def test_redundancy_of_kernels_of_three(
-    make: Callable[[], Criterion], granularity: Granularity, expected: list[float]
+    make: Callable[[], Criterion], granularity: Granularity, expected: list[float], device: torch.device
 ) -> None:
     model = nn.Conv2d(2, 2, (1, 3), bias=False)
     model.weight.data = TRIPLES.clone()
+    model.to(device)
     assert prunelab.score(model, make(), granularity)["weight"].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
@@ -431,8 +448,10 @@ def test_what_channels_carry(
     make: Callable[[Tensor], Criterion],
     granularity: Granularity,
     expected: list[float],
+    device: torch.device,
 ) -> None:
     net, data = model()
+    net.to(device)
     (scores,) = prunelab.score(
         net, make(data[0][0]), granularity, data=data, loss=first_example_twice
     ).values()  # one layer each
