@@ -21,6 +21,7 @@ from prunelab.scope import Scope
 
 __all__ = ["Pruner"]
 
+_RELEASED = "this Pruner was released; make a new one, or give it a state with load_state_dict"
 _STATE = {"step", "due", "sparsity", "masks"}
 
 
@@ -98,15 +99,16 @@ class Pruner:
         return self._masks.sparsity
 
     def step(self) -> None:
-        """Call it once after each `optimizer.step()`: prune if something is due.
+        """Prune if something is due. Call it once after each `optimizer.step()`.
 
-        Raises what `prune` raises, such as ValueError for NaN weights. Masks, hold and step count are then unchanged.
+        Raises what `prune` raises, such as ValueError for NaN weights. Masks,
+        hold and step count are then unchanged.
         """
         if self._released:
-            raise ValueError("this Pruner was released; make a new one, or give it a state with load_state_dict")
+            raise ValueError(_RELEASED)
         now = self._step + 1
         unseen = range(now if self._step else 0, now + 1)
-        due = max((step for step in unseen if self.schedule.due(step)), default=None)
+        due = max(filter(self.schedule.due, unseen), default=None)
         if due is not None:
             self._prune(due)
         self._step = now

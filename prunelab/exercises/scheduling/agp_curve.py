@@ -38,7 +38,7 @@ def agp(step, start, end, initial, final):
 HINTS = (
     "Begin with the share of the way from `start` to `end` that is done: 0 at `start`, 1 at `end`. What does it become "
     "before and after, and what should it be there?",
-    "The cube belongs to the share of the way that is still *to go*. What is it at `start`, and what does the formula "
+    "The cube belongs to the share of the way that is still to go. What is it at `start`, and what does the formula "
     "give there?",
     "Walk from `final` backwards: the sparsity is `final`, plus the whole way back to `initial` times the cube of the "
     "share that is still to go.",

@@ -19,7 +19,7 @@ __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 TASK = """
 Three rounds take a network to a sparsity of 0.98: linear ones, `Iterative(0.98, rounds=3)`, and geometric ones, with
-`law="geometric"`. Predict first, and note it down: which fraction of the weights that are *still there* does each
+`law="geometric"`. Predict first, and note it down: which fraction of the weights that are still there does each
 round remove? Which of the six rounds is the hardest?
 
 Then compute it. Write `bites(sparsities)`: given the sparsities after each pruning, in order, return a list with the
@@ -83,7 +83,7 @@ MISTAKES = (
     ),
     Mistake(
         lambda sparsities: _walk(lambda before, after: _safe(after - before, 1 - after), sparsities),
-        "Each is divided by what is left *after* the pruning; take what was left before it.",
+        "Each is divided by what is left after the pruning; take what was left before it.",
     ),
     Mistake(
         lambda sparsities: _walk(lambda before, after: 1 - _safe(after - before, 1 - before), sparsities),
@@ -163,7 +163,7 @@ def _changed(change: str, by: str) -> str:
 WRONG = (
     (_changed("left = 1 - before", "left = 1"), "fractions of all weights"),
     (_changed("left = 1 - before", "left = after"), "what is gone by then"),
-    (_changed("left = 1 - before", "left = 1 - after"), "left .after. the pruning"),
+    (_changed("left = 1 - before", "left = 1 - after"), "left after the pruning;"),
     (_changed("(after - before) / left", "1 - (after - before) / left"), "that survive each pruning"),
     (_changed("(after - before) / left", "100 * (after - before) / left"), "Those are percentages"),
     (_changed("return fractions", "return fractions[1:]"), "The first pruning is missing"),

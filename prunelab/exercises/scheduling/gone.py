@@ -45,7 +45,7 @@ gone = {  # schedule: (weights gone at step 50, weights gone at step 100)
 HINTS = (
     "One question decides each row: which share of the way from `start` to `end` has been gone at step 50? In two rows "
     "it is not one half.",
-    "AGP is a cubic in what is still *to go*. An exponential works on what is *left*: after half of the way its square "
+    "AGP is a cubic in what is still to go. An exponential works on what is left: after half of the way its square "
     "root. Which of them asks you to look at the 4 % that stay?",
     "`Iterative` counts its rounds from the first, which comes at `start`, and `start` is 0 unless you say otherwise: "
     "write down at which steps the four rounds come. And what does the last D of DSD stand for?",
@@ -110,7 +110,7 @@ def _why(row: str, found: Pair, right: tuple[int, int]) -> str:
     if row == "AGP(0.96, start=20, end=60)" and math.isclose(half, 840):
         return "the way does not begin at the first step and end at the last here. Which share of it is done?"
     if row.startswith("Exponential") and math.isclose(half, 480):
-        return "that is a straight line in what is gone. Here it is the logarithm of what is *left* that falls evenly."
+        return "that is a straight line in what is gone. Here it is the logarithm of what is left that falls evenly."
     if row.startswith("OneShot") and math.isclose(half, 0):
         return "when has its moment come?"
     return "the first number is not what this schedule says."

@@ -119,6 +119,10 @@ MISTAKES = (
         "Nothing is pruned: the weights are those of a training without the mask.",
     ),
     Mistake(
+        _train(before=False, each=False, after=False, gradients=True),
+        "Only the gradients are masked: the removed weights keep their values, and their momentum moves them on.",
+    ),
+    Mistake(
         _train(each=False, after=False, gradients=True),
         "Removed weights come back although they have no gradient: what moves them is their momentum.",
     ),
@@ -210,6 +214,12 @@ _BUFFER = "0.9 * buffer + gradient"
 
 WRONG = (
     (_changed("weight = weight * mask\n", "mask = torch.ones_like(mask)\n"), "Nothing is pruned"),
+    (
+        _changed("    weight = weight * mask\n", "")
+        .replace(_HELD, "weight - 0.1 * buffer")
+        .replace(_BUFFER, "0.9 * buffer + gradient * mask"),
+        "Only the gradients are masked",
+    ),
     (
         _changed(_HELD, "weight - 0.1 * buffer").replace(_BUFFER, "0.9 * buffer + gradient * mask"),
         "although they have no gradient",
