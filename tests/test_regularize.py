@@ -691,3 +691,17 @@ def test_fit_with_gates_is_exact() -> None:
         runs.append((nn.utils.parameters_to_vector(model.parameters()), history[0].penalty))
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
+
+
+def test_a_copy_of_a_gated_model_is_baked_alone() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(5, 4)
+    l0 = HardConcrete(0.1, initial=0.5)
+    l0.attach_(model)
+    twin = copy.deepcopy(model)
+    expected = model.eval()(x)
+    l0.bake_(twin)
+    torch.testing.assert_close(twin.eval()(x), expected)
+    torch.testing.assert_close(model(x), expected)
+    l0.bake_(model)
+    torch.testing.assert_close(model(x), expected)
+    assert type(model[0]) is type(twin[0]) is nn.Linear

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prunelab
+from prunelab import Masks
 from prunelab.criteria import Criterion
 from prunelab.granularity import Filter, Weight
-from prunelab.scope import NM
+from prunelab.scope import NM, PerRow
 
 
 class Saliency(Criterion):
@@ -91,3 +92,14 @@ def test_a_scope_that_fixes_what_goes_has_one_round() -> None:
         with pytest.raises(ValueError, match=r"rounds is 3, but .* fixes what goes"):
             prunelab.prune(network(), scope=scope, rounds=3)
         assert prunelab.prune(network(), scope=scope, rounds=1).removed
+
+
+@pytest.mark.parametrize("scope", ["local", PerRow()])
+def test_rounds_where_one_layer_has_lost_more_than_the_average(scope: Any) -> None:
+    net = nn.Sequential(nn.Linear(10, 10, bias=False), nn.ReLU(), nn.Linear(10, 10, bias=False))
+    before = Masks({"0.weight": torch.arange(100).reshape(10, 10) % 10 >= 8})
+    masks = prunelab.prune(net, 0.9, scope=scope, rounds=10, within=before)
+    assert masks.sparsities == {"0.weight": 0.9, "2.weight": 0.9}
+    assert (masks & before) == masks
+    with pytest.raises(ValueError, match="has already removed"):
+        prunelab.prune(net, 0.5, scope=scope, rounds=10, within=before)

@@ -160,3 +160,14 @@ def test_gradients_within_masks_are_those_of_the_masked_network() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     given["within"].apply_(model)
     assert prunelab.prune(model, 0.75, **given) == beside
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_of_two_parameters_over_the_same_memory_are_refused(transposed: bool) -> None:
+    model, data = tied(transposed), [(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))]
+    loss = nn.functional.cross_entropy
+    for criterion in (criteria.Taylor(), criteria.GraSP(), criteria.SynFlow(torch.ones(1, 8))):
+        with pytest.raises(ValueError, match=r"'0.weight' and '1.weight' are two parameters over the same memory"):
+            prunelab.score(model, criterion, data=data, loss=loss)
+    model[1].weight = model[0].weight
+    assert list(prunelab.score(model, criteria.Taylor(), data=data, loss=loss)) == ["0.weight"]

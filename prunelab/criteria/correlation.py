@@ -19,6 +19,7 @@ _VARIANTS = ("pairs", "mean")
 # Correlations are rounded to this many bits after the point (2e-12): what differs by rounding only ties, and the sum of
 # as many as `_PAIRED` is exact in float64, in whatever order they are added and taken away again.
 _BITS = 39
+_COMPARED = 1 << 16  # most units of one layer that are compared at all: minutes
 _PAIRED = 1 << 14  # most units of which "pairs" holds the whole matrix: 2 GiB
 _BLOCK = 1 << 24  # correlations that "mean" holds at a time
 
@@ -41,7 +42,7 @@ class FilterCorrelation(Criterion):
     - "mean" is 1 - the mean |correlation| with all other units (after Wang et al. 2019). Both of a pair score low.
 
     A unit that does not vary (all weights equal for "pearson", all zero for "cosine") has no correlation. Any other
-    unit can stand in for it, times zero and plus a constant: it scores 0, goes first, and is left out when the others
+    unit can stand in for it, times zero and plus a constant: it scores 0, and is left out when the others
     are compared. So removed units do not count when a pruned layer is pruned again. A unit that holds NaN or infinity
     scores NaN. Scores are float64 (float32 on MPS). The padding of short groups is compared like weights that are zero.
 
@@ -101,6 +102,11 @@ def _rounded(correlations: Tensor) -> Tensor:
 def _mean_with_others(directions: Tensor) -> Tensor:
     """(units,) the mean |correlation| of each unit with all others; 0 for one that has no others."""
     units = len(directions)
+    if units > _COMPARED:
+        raise ValueError(
+            f"FilterCorrelation compares all pairs, and {units} units have {units**2:.0e}: use units that are larger, "
+            "such as Filter(), or leave the layer out with exclude=[...]"
+        )
     blocks = directions.split(max(1, _BLOCK // max(1, units)))
     sums = torch.cat([_rounded(block @ directions.T).sum(1) for block in blocks])
     return (sums - 1).clamp(min=0) / max(1, units - 1)  # 1 is the unit with itself

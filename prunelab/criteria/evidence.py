@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prunelab.criteria.base import Criterion, Evidence, Subject
-from prunelab.criteria.measuring import Batches, Loss, Measured, as_masked, measure
+from prunelab.criteria.measuring import Batches, Loss, Measured, as_masked, measure, measuring
 from prunelab.criteria.watching import PerWeight
 from prunelab.granularity import Granularity
-from prunelab.targets import Target
+from prunelab.memory import memory_of
+from prunelab.targets import Target, named_parameters, unwrap
 
 
 def score_targets(
@@ -30,9 +31,10 @@ def score_targets(
     if criterion.momentum is None:
         return checked_scores(criterion, gather(*arguments, data, loss, kept_before))
     average: dict[str, Tensor] = {}
-    for batch in _checked_data(criterion, data, loss):
-        scores = checked_scores(criterion, gather(*arguments, [batch], loss, kept_before))
-        average = {name: average[name].lerp(s, 1 - criterion.momentum) if average else s for name, s in scores.items()}
+    with measuring(unwrap(model)):  # the order of the data may be drawn
+        for batch in _checked_data(criterion, data, loss):
+            new = checked_scores(criterion, gather(*arguments, [batch], loss, kept_before))
+            average = {name: average[name].lerp(s, 1 - criterion.momentum) if average else s for name, s in new.items()}
     return average
 
 
@@ -49,7 +51,10 @@ def gather(
     criterion.check(granularity)
     kept = kept_before or {}
     parts = [part for target in targets for part in target.parts]
-    runs = {"gradients", "data"} & set(criterion.needs) or type(criterion).observe is not Criterion.observe
+    observes = type(criterion).observe is not Criterion.observe
+    runs = {"gradients", "data"} & set(criterion.needs) or observes
+    if observes or "gradients" in criterion.needs:
+        _refuse_twins(model, parts)
     with as_masked(model, kept if runs else {}):
         measured = _measured(model, parts, criterion, data, loss)
         statistics = {**measured.statistics, **criterion.observe(Subject(model, parts, data, loss, kept))}
@@ -64,6 +69,18 @@ def gather(
         )
         for target in targets
     }
+
+
+def _refuse_twins(model: nn.Module, parts: Sequence[Target]) -> None:
+    """A gradient belongs to a parameter: two parameters over the same memory would each get a part of it."""
+    known = named_parameters(model)
+    for part in parts:
+        twins = [n for n, p in known.items() if p is not part.weight and memory_of(p) == memory_of(part.weight)]
+        if twins:
+            raise ValueError(
+                f"{part.name!r} and {twins[0]!r} are two parameters over the same memory, so the gradient of what they "
+                "hold is not known; make them one parameter, as in b.weight = a.weight, or use exclude="
+            )
 
 
 def _masked(weight: Tensor, kept: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from prunelab.criteria.base import Criterion
 from prunelab.granularity import Channel, Filter, Granularity, Group, Head, Kernel
 
 _DISTANCES = 1 << 24  # so many distances are held at a time
+_COMPARED = 1 << 16  # most units of one layer that are compared: minutes
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class GeometricMedian(Criterion):
     granularities: ClassVar[tuple[type[Granularity], ...]] = (Group, Kernel, Filter, Channel, Head)
 
     def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+        if len(weights) > _COMPARED:
+            raise ValueError(
+                f"GeometricMedian measures the distances of all pairs, and {len(weights)} units have "
+                f"{len(weights) ** 2:.0e}: use units that are larger, such as Filter(), or leave the layer out with "
+                "exclude=[...]"
+            )
         points = weights if weights.device.type == "mps" else weights.double()  # (units, members)
         sums = [
             torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").sum(1)

@@ -112,7 +112,8 @@ def _total(outputs: Any) -> Tensor:
     total = torch.stack(sums).sum() if sums else torch.zeros(())
     if not total.requires_grad:
         raise ValueError(
-            "SynFlow: what the model returns does not depend on its weights, so there is no flow to follow"
+            "SynFlow: no tensor that the model returns depends on its weights, so there is no flow to follow; it finds "
+            "tensors in tuples, lists and dicts"
         )
     if not total.isfinite():
         raise ValueError(

@@ -71,7 +71,9 @@ class Taylor(Criterion):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"Taylor({name}={getattr(self, name)!r}): use {' or '.join(map(repr, choices))}")
-        if self.momentum is not None and not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+        if self.momentum is not None and (
+            isinstance(self.momentum, bool) or not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1
+        ):
             raise ValueError(f"Taylor(momentum={self.momentum!r}): the weight of the past is at least 0 and below 1")
         if self.of == "activations" and (self.order == 2 or not self.joint):
             raise ValueError("Taylor(of='activations') is of first order, and a gate has no members to take one by one")
@@ -124,9 +126,11 @@ class _Gates(Probe):
 
     def add(self, calls: Sequence[Call], examples: int) -> None:
         flows = []
-        for call in calls:  # the last stage is what the rest of the network reads
-            gate, gradient = call.gates[-1], call.gradients[-1]
-            flow = torch.zeros_like(gate) if gradient is None else gradient
+        for call in calls:
+            # The last stage is what the rest of the network reads; one that was made in place and not assigned has no
+            # gradient, and then the stage before it is the same number: a * ∂L/∂a goes through a rectifier unchanged.
+            used = (gradient for gradient in reversed(call.gradients) if gradient is not None)
+            flow = next(used, torch.zeros_like(call.gates[-1]))
             flows.append(precise(flow.detach()).reshape(call.emitted[-1]))  # (examples, channels)
         check_rows(flows, examples)
         own = sum(flows[1:], start=flows[0]) * examples  # the batch's loss is a mean over its examples

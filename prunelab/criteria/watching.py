@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,7 @@ FOLLOWERS = frozenset(
             "hardswish",
             "sigmoid",
             "logsigmoid",
+            "log_sigmoid",
             "softplus",
             "softsign",
             "tanh",
@@ -36,6 +38,10 @@ FOLLOWERS = frozenset(
         *("threshold", "hardshrink", "softshrink", "clamp_min"),
     }
 )
+
+
+# How torch names what writes into its first argument: add_, __iadd__, __setitem__ (but not __add__).
+_IN_PLACE = re.compile(r"(?!requires_grad)\w*[a-z0-9]_|__i(add|sub|mul|truediv|floordiv|mod|pow)__|__setitem__")
 
 
 @dataclass
@@ -189,12 +195,16 @@ class _Stages(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        name = getattr(func, "__name__", "").rstrip("_")
+        given = getattr(func, "__name__", "")
+        name = given.rstrip("_")
+        source = args[0] if args else kwargs.get("input")
         if name in FOLLOWERS and isinstance(result, Tensor):
-            source = args[0] if args else kwargs.get("input")
             stage = self._stage.pop(source, None) if isinstance(source, Tensor) else None
             if stage is not None:
                 return self.begin(result, stage, (name, _scale(func, args, kwargs) if name == "batch_norm" else None))
+        for written in (source if _IN_PLACE.fullmatch(given) else None, kwargs.get("out")):
+            if isinstance(written, Tensor):  # something else now, such as a sum with a shortcut
+                self._stage.pop(written, None)
         return result
 
 

@@ -85,6 +85,8 @@ def fit(
     _check_hooks(pruner=pruner, penalty=penalty, proximal=proximal)
     if pruner is not None and patience is not None:
         raise ValueError(f"patience={patience} could give back weights from before the last pruning; leave one out")
+    if pruner is not None and masks is not None:
+        raise ValueError("masks= and pruner= would both decide what is zero; let the pruner do it, or hold the masks")
     place = torch.device(device) if device is not None else _device_of(model)
     model.to(place)
     batches, validation = _sources(data, batch_size, seed, place)

@@ -17,6 +17,7 @@ from prunelab.heads import targets_of
 from prunelab.masks import Masks
 from prunelab.names import Exclude
 from prunelab.scope import Candidates, Scope, resolve, warn_of_collapse
+from prunelab.scope.competition import AlreadyRemovedError
 from prunelab.targets import Target, first_names, named_parameters
 
 __all__ = ["prune", "score"]
@@ -79,9 +80,15 @@ def prune(
     fraction = competition.check(sparsity)
     targets = targets_of(model, granularity, _named_once(competition, parameters), exclude)
     masks = kept = _restrict(within, model)
-    for share in _shares(fraction, _check_rounds(rounds, criterion, competition), targets, kept):
+    shares = _shares(fraction, _check_rounds(rounds, criterion, competition), targets, kept)
+    for number, share in enumerate(shares, start=1):
         candidates = _candidates(model, targets, criterion, granularity, data, loss, kept)
-        units = competition.keep(candidates, share)
+        try:
+            units = competition.keep(candidates, share)
+        except AlreadyRemovedError:
+            if number == len(shares):
+                raise
+            continue  # on the way there, where one layer or row has lost more than the model on average
         warn_of_collapse(competition, candidates, units, fraction)
         decision = _unit_masks(model, targets, units, granularity)
         masks = kept = Masks(Masks(decision) & kept if kept else decision, model)

@@ -91,6 +91,7 @@ class HardConcrete(Regularizer):
         """
         masks, baked = self.masks(model), set()
         for one in _required(model):
+            _own_class(one.module)
             parametrize.remove_parametrizations(one.module, one.attribute, leave_parametrized=False)
             stored = one.module._parameters
             for name in one.gated.order:  # torch puts it at the end
@@ -101,6 +102,12 @@ class HardConcrete(Regularizer):
                 one.original.mul_(one.factors().to(one.original.dtype))
         masks.apply_(model)
         return Masks(masks, model)
+
+
+def _own_class(module: nn.Module) -> None:
+    """A deep copy shares the class that torch made for the original, and torch takes the weight out of the class."""
+    made = type(module)
+    module.__class__ = type(made.__name__, made.__bases__, dict(vars(made)))
 
 
 @dataclass(frozen=True)

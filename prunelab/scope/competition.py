@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ class Limits:
     maximum: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.minimum, int) or isinstance(self.minimum, bool) or self.minimum < 0:
+        if not isinstance(self.minimum, Integral) or isinstance(self.minimum, bool) or self.minimum < 0:
             raise ValueError(f"minimum={self.minimum!r}: a whole number of units stays in each parameter, 0 or more")
+        object.__setattr__(self, "minimum", int(self.minimum))
         object.__setattr__(self, "maximum", check_sparsity(self.maximum, "maximum"))
 
     def __str__(self) -> str:
@@ -152,8 +154,12 @@ def _left_to_remove(
     return wanted - gone
 
 
-def already_removed(wanted: int, gone: int, asked: str, what: str, where: str) -> ValueError:
-    return ValueError(
+class AlreadyRemovedError(ValueError):
+    """More is gone than was asked for: pruning never gives back."""
+
+
+def already_removed(wanted: int, gone: int, asked: str, what: str, where: str) -> AlreadyRemovedError:
+    return AlreadyRemovedError(
         f"{asked} means {wanted} {what} removed from {where}, but within= has already removed {gone}; "
         "ask for a larger sparsity, or prune without within="
     )

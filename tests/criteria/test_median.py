@@ -69,3 +69,14 @@ def test_single_weights_are_refused_and_so_is_infinity() -> None:
         layer.weight[0, 0] = torch.inf
     with pytest.raises(ValueError, match=r"'weight' has . NaN among its 2 scores"):
         prunelab.prune(layer, 0.5, criterion=GeometricMedian(), granularity=Filter())
+
+
+def test_more_units_than_can_be_compared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prunelab.criteria import correlation
+
+    monkeypatch.setattr(median, "_COMPARED", 4)
+    monkeypatch.setattr(correlation, "_COMPARED", 4)
+    for criterion in (GeometricMedian(), FilterCorrelation(variant="mean")):
+        assert criterion.score(torch.randn(4, 3), None, None).shape == (4,)
+        with pytest.raises(ValueError, match=r"5 units have 2e\+01: use units that are larger"):
+            criterion.score(torch.randn(5, 3), None, None)

@@ -253,6 +253,7 @@ def test_no_square_of_a_small_product_vanishes() -> None:
         ({"normalize": "l2"}, r"use None or 'layer'"),
         ({"momentum": 1.0}, "at least 0 and below 1"),
         ({"momentum": "0.9"}, "at least 0 and below 1"),
+        ({"momentum": False}, "at least 0 and below 1"),
         ({"of": "activations", "joint": False}, "no members to take one by one"),
         ({"of": "activations", "order": 2}, "is of first order"),
         ({"curvature": {}}, r"write Taylor\(order=2, curvature="),
@@ -278,3 +279,23 @@ def test_activations_have_a_meaning_for_filters_only() -> None:
     for granularity in (Weight(), Channel(), Layer()):
         with pytest.raises(ValueError, match=r"has no meaning at the granularity .*units of Filter\(\)"):
             prunelab.score(model, Taylor(of="activations"), granularity, data=data, loss=F.cross_entropy)
+
+
+def test_a_rectifier_in_place_whose_result_nobody_assigns() -> None:
+    class Unassigned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lin, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.lin(x)
+            F.relu_(h)
+            return self.out(h)
+
+    model, x, y = Unassigned(), torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0])
+    assigned = nn.Sequential(model.lin, nn.ReLU(), model.out)
+    given = {"criterion": Taylor(of="activations"), "granularity": Filter(), "data": [(x, y)], "loss": F.cross_entropy}
+    found, expected = prunelab.score(model, **given), prunelab.score(assigned, **given)
+    torch.testing.assert_close(found["lin.weight"], expected["0.weight"])
+    assert bool(found["lin.weight"].any())

@@ -177,3 +177,50 @@ def test_a_criterion_without_meaning_at_a_granularity_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"OnlyFilters has no meaning at the granularity Weight\(\).*Filter\("):
         prunelab.prune(nn.Linear(2, 2), 0.5, criterion=OnlyFilters())
+
+
+class Shortcut(nn.Module):
+    """Something else is written into the tensor that a layer put out, before the next function reads it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.way, self.layer, self.out = way, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        if self.way == "+=":
+            h += x
+        elif self.way == "add_":
+            h.add_(x)
+        elif self.way == "[...]":
+            h[...] = h + x
+        elif self.way == "out=":
+            torch.add(h.detach().clone(), x, out=h)
+        else:
+            h = h + x
+        return self.out(F.relu(h))
+
+
+@pytest.mark.parametrize("way", ["+", "+=", "add_", "[...]", "out="])
+def test_a_sum_with_a_shortcut_is_no_output_of_the_layer_however_it_is_written(way: str) -> None:
+    seen, x = Seen(), torch.randn(5, 4)
+    prunelab.score(Shortcut(way), seen, Filter(), data=[(x, torch.zeros(5))])
+    torch.testing.assert_close(seen.statistics[0].activated, seen.statistics[0].outputs)
+    with torch.no_grad():
+        torch.testing.assert_close(seen.statistics[0].outputs, Shortcut(way).layer(x))
+
+
+def test_momentum_leaves_the_order_of_chance() -> None:
+    class Average(Criterion):
+        needs = frozenset({"gradients"})
+        momentum = 0.5
+
+        def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+            assert gradients is not None
+            return gradients.sum(1)
+
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(6, 2), torch.zeros(6)), 2, True)
+    model, before = nn.Linear(2, 1), torch.get_rng_state()
+    prunelab.score(model, Average(), data=data, loss=lambda out, _: out.mean())
+    assert torch.equal(torch.get_rng_state(), before)

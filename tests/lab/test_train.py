@@ -363,6 +363,7 @@ def generator() -> Iterator[tuple[Tensor, Tensor]]:
             ValueError,
             "patience=2 could give back weights from before",
         ),
+        ({"epochs": 1, "pruner": FakePruner, "masks": prunelab.Masks({})}, ValueError, "both decide what is zero"),
         ({"epochs": 1, "pruner": 0.9}, TypeError, "pruner is a float, which cannot be called; give functools.partial"),
         ({"epochs": 1, "penalty": 1e-4}, TypeError, "penalty is a float.*give regularize.L1"),
         ({"epochs": 1, "proximal": 1e-4}, TypeError, "proximal is a float.*give regularize.L1"),
