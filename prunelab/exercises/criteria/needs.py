@@ -54,7 +54,7 @@ needs = {
 }"""
 
 HINTS = (
-    "Write each score down as a formula first. Which letters stand in it: $V$, $G$, or what flows through the network?",
+    "Write each score down as a formula first. Which letters stand in it: `V`, `G`, or what flows through the network?",
     "A gradient is the derivative of a loss, and a loss is that of some examples. So a score with a gradient in it "
     "cannot be had without them.",
     "Two rows have nearly the same name. In the table of this course the gradient stands alone; in the post of 2020 it "
