@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import prunelab
 from prunelab import Masks, Pruner
-from prunelab.criteria import Criterion, Magnitude, Random
+from prunelab.criteria import Criterion, Magnitude, Movement, Random, SynFlow
 from prunelab.granularity import Filter
 from prunelab.schedule import AGP, DSD, Iterative, Linear, OneCycle, OneShot, Schedule
-from prunelab.scope import NM
+from prunelab.scope import NM, Global, LayerCollapseWarning, Local, PerRow
 
 
 class Saliency(Criterion):
@@ -343,7 +343,7 @@ def test_the_state_is_a_copy_of_plain_values() -> None:
     run(pruner, range(2))
     state = pruner.state_dict()
     assert {name: type(value) for name, value in state.items()} == {
-        "step": int, "due": int, "sparsity": float, "masks": dict
+        "step": int, "due": int, "sparsity": float, "masks": dict, "criterion": dict
     }  # fmt: skip
     state["masks"]["0.weight"].fill_(False)
     assert pruner.masks["0.weight"].any()
@@ -366,7 +366,7 @@ def saved(steps: int, plan: Schedule | None = None, model: nn.Module | None = No
     ("state", "kind", "message"),
     [
         (lambda: None, TypeError, "state must be what Pruner.state_dict returned, not NoneType"),
-        (dict, ValueError, r"must have the keys \['due', 'masks', 'sparsity', 'step'\].*not \[\]"),
+        (dict, ValueError, r"must have the keys \['criterion', 'due', 'masks', 'sparsity', 'step'\].*not \[\]"),
         (lambda: {**saved(2), "lr": 1}, ValueError, "must have the keys"),
         (lambda: {**saved(2), "step": -1}, ValueError, r"state\['step'\] must be a whole number, 0 or more, not -1"),
         (lambda: {**saved(2), "step": 2.5}, ValueError, r"state\['step'\]"),
@@ -409,7 +409,7 @@ def test_a_wrong_state_is_refused_and_changes_nothing(
         ({"schedule": AGP}, TypeError, r"not <class .*AGP'>; write AGP\(...\)"),
         ({"schedule": 0.9}, TypeError, r"schedule must be a Schedule such as AGP\(0.9, start=0, end=1000\), not 0.9"),
         ({"scope": "lokal"}, ValueError, "unknown scope 'lokal'"),
-        ({"scope": {"0.weight": 0.5}}, Exception, "sparsity"),
+        ({"scope": {"0.weight": 0.5}}, ValueError, "a fraction for each parameter leaves nothing to a schedule"),
         ({"criterion": Magnitude}, TypeError, r"write Magnitude\(\)"),
         ({"granularity": Filter}, TypeError, r"write Filter\(\)"),
         ({"criterion": Saliency()}, ValueError, r"must be given data= and loss="),
@@ -538,3 +538,101 @@ def test_the_model_can_be_copied_and_compiled_while_it_is_pruned() -> None:
     assert list(model.state_dict()) == keys
     assert same(copy.deepcopy(model).state_dict(), model.state_dict())
     torch._dynamo.reset()
+
+
+def test_movement_goes_on_bit_for_bit() -> None:
+    plan = AGP(0.8, start=2, end=10, every=2)
+
+    def resumed(cut: int) -> dict[str, Any]:
+        model, state, movement = net(), None, Movement()
+        optimizer = adam(model)
+        for start, stop in ((0, cut), (cut, 12)):
+            if state is not None:
+                model, movement = net(), Movement()
+                optimizer = adam(model)
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+            with movement.watch(model, optimizer):
+                pruner = Pruner(model, optimizer, schedule=plan, criterion=movement)
+                if state is not None:
+                    pruner.load_state_dict(state["pruner"])
+                run(pruner, range(start, stop))
+                parts = {"model": model, "optimizer": optimizer, "pruner": pruner}
+                state = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        assert state is not None
+        return state["model"]
+
+    whole = resumed(0)
+    for cut in (1, 5, 9):
+        assert all(torch.equal(whole[name], value) for name, value in resumed(cut).items())
+
+
+def test_a_state_of_another_criterion_is_refused_and_changes_nothing() -> None:
+    state = saved(3)
+    state["criterion"] = {"steps": 3}
+    model = net()
+    pruner = Pruner(model, optimizer := sgd(model), schedule=Linear(0.5, 0, 5))
+    with pytest.raises(ValueError, match="Magnitude has no state, but was given one with steps"):
+        pruner.load_state_dict(state)
+    assert pruner.sparsity == 0
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize(
+    ("scope", "granularity", "message"),
+    [
+        (Local(minimum=3), Filter(), "with minimum=3 only"),
+        (Global(maximum=0.5), None, "with minimum=0, maximum=0.5 only"),
+        (NM(2, 4), None, r"NM\(2, 4\)"),
+    ],
+)
+def test_what_only_the_last_pruning_would_refuse_is_refused_at_once(scope: Any, granularity: Any, message: str) -> None:
+    model = net()
+    with pytest.raises(ValueError, match=message):
+        Pruner(model, sgd(model), schedule=AGP(0.9, start=0, end=20), scope=scope, granularity=granularity)
+
+
+def test_making_a_pruner_warns_of_nothing() -> None:
+    model = net()
+    with torch.no_grad():
+        model[3].weight.mul_(1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pruner = Pruner(model, sgd(model), schedule=OneShot(0.9))
+    with pytest.warns(LayerCollapseWarning, match="3.weight"):
+        pruner.step()
+
+
+def test_nothing_to_remove_costs_no_pass_over_the_data() -> None:
+    class Counted(list):  # type: ignore[type-arg]
+        passes = 0
+
+        def __iter__(self) -> Any:
+            self.passes += 1
+            return super().__iter__()
+
+    data, model = Counted([batch(0)]), net()
+    how = {"criterion": Saliency(), "data": data, "loss": nn.functional.cross_entropy}
+    pruner = Pruner(model, sgd(model), schedule=AGP(0.5, start=1, end=3, every=1), **how)  # type: ignore[arg-type]
+    assert data.passes == 1
+    run(pruner, range(1))
+    assert data.passes == 1
+    assert pruner.masks.total == 100
+    run(pruner, range(1, 3))
+    assert data.passes == 3
+
+
+@pytest.mark.parametrize("scope", ["global", "local", Global(minimum=1), PerRow()])
+@pytest.mark.parametrize("granularity", [None, Filter()])
+def test_a_criterion_with_rounds_follows_a_schedule(scope: Any, granularity: Any) -> None:
+    if granularity and scope == PerRow():
+        return
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(7, 13), nn.ReLU(), nn.Linear(13, 5), nn.ReLU(), nn.Linear(5, 3))
+    pruner = Pruner(
+        model, sgd(model), schedule=AGP(0.6, start=0, end=12, every=1),
+        criterion=SynFlow(torch.ones(1, 7), rounds=10), scope=scope, granularity=granularity,
+    )  # fmt: skip
+    for _ in range(12):
+        pruner.step()
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.08)

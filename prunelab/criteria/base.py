@@ -108,6 +108,15 @@ class Criterion(ABC):
         """Statistics by parameter name that no probe collects; they come before a probe's. None by default."""
         return {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the criterion has gathered while the model was trained, in numbers and tensors; mostly nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken. Raises ValueError for the state of another kind of criterion."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, but was given one with {', '.join(state)}")
+
     def check(self, granularity: Granularity) -> None:
         """Raises ValueError for a granularity at which the criterion has no meaning."""
         if self.granularities and not isinstance(granularity, self.granularities):

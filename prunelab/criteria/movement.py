@@ -75,6 +75,17 @@ class Movement(Criterion):
             hook.remove()
             self._watching = watching
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "sums": {name: total.clone() for name, total in self._sums.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if set(state) != {"steps", "sums"}:
+            raise ValueError(f"Movement's state has steps and sums, not {', '.join(state) or 'nothing'}")
+        for name, total in state["sums"].items():
+            self._check_shape(name, total)
+        self._steps = int(state["steps"])
+        self._sums = {name: total.clone() for name, total in state["sums"].items()}
+
     def observe(self, subject: Subject) -> Mapping[str, PerWeight]:
         if not self._steps and not self._watching:
             raise ValueError(

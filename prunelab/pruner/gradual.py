@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from prunelab.criteria.base import Criterion
+from prunelab.criteria.magnitude import Magnitude
 from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity
 from prunelab.hold import Hold
@@ -17,12 +19,12 @@ from prunelab.masks import Masks
 from prunelab.names import Exclude
 from prunelab.pruner.once import prune
 from prunelab.schedule import Schedule, check_step
-from prunelab.scope import Scope
+from prunelab.scope import LayerCollapseWarning, Scope
 
 __all__ = ["Pruner"]
 
 _RELEASED = "this Pruner was released; make a new one, or give it a state with load_state_dict"
-_STATE = {"step", "due", "sparsity", "masks"}
+_STATE = {"step", "due", "sparsity", "masks", "criterion"}
 
 
 class Pruner:
@@ -52,9 +54,9 @@ class Pruner:
         criterion, granularity, scope, data, loss, parameters, exclude: as for `prune`.
 
     Raises:
-        TypeError, ValueError: whatever `prune` would refuse when the first step is due, an optimizer of another model,
-            or no schedule. Making a Pruner goes through one pruning without applying it to find that out, so `data` is
-            read once; the model and the optimizer stay as they were.
+        TypeError, ValueError: whatever `prune` would refuse at the schedule's largest sparsity, a scope that fixes
+            another one, an optimizer of another model, or no schedule. Making a Pruner goes through one pruning without
+            applying it to find that out, so `data` is read once; the model and the optimizer stay as they were.
     """
 
     def __init__(
@@ -86,11 +88,11 @@ class Pruner:
         self._masks = Masks({})
         self._hold: Hold | None = None
         self._released = False
-        self._names = self._rehearse()
+        self._whole = self._rehearse()
 
     @property
     def masks(self) -> Masks:
-        """What is kept now; empty before anything was due."""
+        """What is kept now; empty before anything was due. They are the ones that are held: copy before you write."""
         return self._masks
 
     @property
@@ -141,6 +143,7 @@ class Pruner:
             "due": self._due,
             "sparsity": self._wanted(self._due),
             "masks": {name: mask.detach().clone() for name, mask in self._masks.items()},
+            "criterion": self._criterion.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -152,6 +155,12 @@ class Pruner:
         """
         step, due, masks = self._checked_state(state)
         hold = masks.hold(self.model, self.optimizer) if masks.removed else None
+        try:
+            self._criterion.load_state_dict(state["criterion"])
+        except (TypeError, ValueError):
+            if hold is not None:
+                hold.release()
+            raise
         self._replace_hold(hold)
         self._step, self._due, self._masks, self._released = step, due, masks, False
 
@@ -170,7 +179,7 @@ class Pruner:
                 f"{self.schedule!r} says at {expected} to {self._wanted(expected)}: it belongs to another schedule"
             )
         masks = Masks(masks, self.model)
-        names = self._names if expected is not None else set()
+        names = set(self._whole) if expected is not None else set()
         if set(masks) != names:
             raise ValueError(
                 f"the state masks {', '.join(masks) or 'nothing'}, this Pruner {', '.join(sorted(names)) or 'nothing'} "
@@ -183,22 +192,41 @@ class Pruner:
     def _prune(self, due: int) -> None:
         sparsity = self.schedule(due)
         falls = sparsity < self._wanted(self._due)
-        if falls and sparsity == 0:
-            masks = _kept_whole(self._masks)
+        if sparsity == 0 and (falls or not self._masks.removed):
+            masks = Masks({name: mask.clone() for name, mask in self._whole.items()})
         else:
             within = self._masks if self._masks and not falls else None
             masks = prune(self.model, sparsity, within=within, apply=False, **self._how)
         self._replace_hold(masks.hold(self.model, self.optimizer) if masks.removed else None)
         self._masks, self._due = masks, due
 
-    def _rehearse(self) -> set[str]:
-        """Prune as at the first due step, not applied, so that what cannot work fails now. Returns the names."""
-        first = next(self.schedule.steps(), None)
-        if first is None:
+    @property
+    def _criterion(self) -> Criterion:
+        return self._how["criterion"] or Magnitude()
+
+    def _rehearse(self) -> Masks:
+        """Prune to the largest sparsity, not applied: what cannot work fails now. Returns masks that keep all."""
+        peak = max((self.schedule(step) for step in self.schedule.steps()), default=None)
+        if peak is None:
             raise ValueError(f"{self.schedule!r} never has anything due up to its end, step {self.schedule.end}")
-        masks = prune(self.model, self.schedule(first), apply=False, **self._how)
-        _kept_whole(masks).hold(self.model, self.optimizer).release()  # for its checks: it has nothing to hold
-        return set(masks)
+        self._check_scope()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayerCollapseWarning)  # these weights are not the ones that will be pruned
+            masks = _kept_whole(prune(self.model, peak, rounds=1, apply=False, **self._how))
+        masks.hold(self.model, self.optimizer).release()  # for its checks: it has nothing to hold
+        return masks
+
+    def _check_scope(self) -> None:
+        """Raises ValueError for a scope that fixes how much goes, where the schedule says otherwise."""
+        scope = self._how["scope"]
+        if isinstance(scope, Mapping):
+            raise ValueError(
+                "a scope that names a fraction for each parameter leaves nothing to a schedule; prune with it once, "
+                "with prunelab.prune, or use 'global', 'local', scope.PerRow() or scope.ERK() here"
+            )
+        if isinstance(scope, Scope) and scope.fixed:
+            for sparsity in {self.schedule(step) for step in self.schedule.steps()} - {0.0}:
+                scope.check(sparsity)
 
     def _replace_hold(self, hold: Hold | None) -> None:
         if self._hold is not None:
