@@ -581,3 +581,19 @@ def test_masks_by_hand(
             assert torch.equal(masks[name], masks[name.replace("bias", "weight")].any(1))
         else:
             assert name not in masks
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "bias"),
+    [([1.0, 9.0], [9.0, 1.0], [1, 1]), ([9.0, 1.0], [1.0, 9.0], [1, 1]), ([1.0, 9.0], [2.0, 8.0], [0, 1])],
+)
+def test_a_bias_that_two_layers_share_stays_while_either_keeps_its_neuron(
+    first: list[float], second: list[float], bias: list[int]
+) -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.Linear(1, 2))
+    model[1].bias = model[0].bias
+    for layer, weights in zip(model, (first, second), strict=True):
+        layer.weight.data = torch.tensor(weights)[:, None]
+    masks = prunelab.prune(model, 0.5, granularity=Filter(), scope="local")
+    assert set(masks) == {"0.weight", "1.weight", "0.bias"}
+    assert masks["0.bias"].int().tolist() == bias
