@@ -104,7 +104,7 @@ class Taylor(Criterion):
 
     def _of_weights(self, weights: Tensor, gradients: Tensor | None, curvature: Tensor | None) -> Tensor:
         change = -weights * gradients_of("Taylor", gradients)  # (units, members) of the loss, each member alone
-        if curvature is not None:
+        if self.order == 2 and curvature is not None:
             change = change + curvature * weights.to(change.dtype).square() / 2
         if self.joint:
             change = member_sums(change)[:, None]  # (units, 1)

@@ -299,3 +299,9 @@ def test_a_rectifier_in_place_whose_result_nobody_assigns() -> None:
     found, expected = prunelab.score(model, **given), prunelab.score(assigned, **given)
     torch.testing.assert_close(found["lin.weight"], expected["0.weight"])
     assert bool(found["lin.weight"].any())
+
+
+def test_the_first_order_reads_no_statistics() -> None:
+    weights, gradients = torch.randn(3, 4), torch.randn(3, 4)
+    expected = Taylor().score(weights, gradients, None)
+    assert torch.equal(Taylor().score(weights, gradients, object()), expected)
