@@ -33,16 +33,20 @@ class Activations:
 
 
 class ChannelMeans(Probe):
-    """The mean of every channel over the positions of every example: makes `Activations`."""
+    """The mean of every channel over the positions of every example, or its maximum: makes `Activations`."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str = "mean") -> None:
+        self._pool = pool
         self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def read(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        return by_example(module, inputs).mean(2)
+        return self._pooled(by_example(module, inputs))
 
     def emit(self, module: nn.Module, outputs: Tensor) -> Tensor:
-        return by_example(module, outputs).mean(2)
+        return self._pooled(by_example(module, outputs))
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        return values.amax(2) if self._pool == "max" else values.mean(2)
 
     def add(self, calls: Sequence[Call], examples: int) -> None:
         seen = [(call.read, call.emitted[0], call.emitted[-1]) for call in calls]

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from prunelab.criteria import estimators
-from prunelab.criteria.activations import Activations
+from prunelab.criteria.activations import Activations, ChannelMeans
 from prunelab.criteria.base import Criterion, Evidence
+from prunelab.criteria.watching import Probe
 from prunelab.granularity import Channel, Filter, Granularity
 
 _ESTIMATORS: dict[str, Callable[..., Tensor]] = {
@@ -19,7 +20,6 @@ _ESTIMATORS: dict[str, Callable[..., Tensor]] = {
     "quantile": estimators.quantile,
     "ksg": estimators.ksg,
 }
-_OF = ("labels", "next")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class MutualInformation(Criterion):
 
     One sample is one example. A filter's activation is the mean over the positions of what its channel carries after
     the normalisation and activation function that directly follow the layer; an input channel's, the mean of what it
-    carries into the layer. A single weight has none, so other granularities are refused.
+    carries into the layer. `pool="max"` takes the largest value in place of the mean: is the feature anywhere? A single
+    weight has no activation, so other granularities are refused.
 
     `of="labels"` takes the targets of the data: class indices (N,), one-hot rows (N, classes), or measurements (N,).
     Of several targets an example, (N, T), the mean of the information with each is taken. `of="next"` takes the mean of
@@ -48,10 +49,12 @@ class MutualInformation(Criterion):
     estimator: str = "histogram"
     bins: int | None = None
     of: str = "labels"
+    pool: str = "mean"
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("estimator", self.estimator, tuple(_ESTIMATORS)), ("of", self.of, _OF)):
-            if value not in choices:
+        known = {"estimator": tuple(_ESTIMATORS), "of": ("labels", "next"), "pool": ("mean", "max")}
+        for name, choices in known.items():
+            if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"MutualInformation({name}={value!r}): use one of {', '.join(map(repr, choices))}")
         if self.bins is None:
             return
@@ -61,12 +64,15 @@ class MutualInformation(Criterion):
             raise ValueError(f"MutualInformation(bins={self.bins!r}): a whole number of bins, at least 2")
         object.__setattr__(self, "bins", int(self.bins))
 
-    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Activations) -> Tensor:
+    def probe(self) -> Probe:
+        return ChannelMeans(self.pool)
+
+    def score(self, weights: Tensor | None, gradients: Tensor | None, statistics: Activations) -> Tensor:
         """The information with the labels; of the output channels if there are as many as units, else of the inputs.
 
         `scores` knows the granularity and need not guess.
         """
-        by_filter = statistics.activated.shape[1] == weights.shape[0]
+        by_filter = weights is None or statistics.activated.shape[1] == weights.shape[0]
         return self._of_labels(statistics.activated if by_filter else statistics.inputs, statistics)
 
     def scores(self, evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:

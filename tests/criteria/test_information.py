@@ -196,3 +196,22 @@ def test_one_bit_of_knowledge_is_ln_2() -> None:
 def test_arguments_that_mean_nothing_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MutualInformation(**arguments)
+
+
+def test_the_largest_value_in_place_of_the_mean() -> None:
+    """A feature that is somewhere in the image: its place differs, and noise around it hides it in the mean."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (400,), generator=generator)
+    images = torch.rand(400, 2, 8, 8, generator=generator)
+    place = torch.randint(64, (400,), generator=generator)
+    images[:, 0].view(400, 64)[torch.arange(400), place] += 1.0 * labels
+    layer = nn.Conv2d(2, 2, 1, bias=False)
+    layer.weight.data = torch.eye(2)[..., None, None].clone()
+    mean, largest = (
+        prunelab.score(layer, MutualInformation(pool=pool), Filter(), data=[(images, labels)])["weight"]
+        for pool in ("mean", "max")
+    )
+    assert largest[0] > 0.5 > 2 * mean[0]
+    assert largest[1] < 0.1
+    with pytest.raises(ValueError, match=r"MutualInformation\(pool='sum'\): use one of 'mean', 'max'"):
+        MutualInformation(pool="sum")
