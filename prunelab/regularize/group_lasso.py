@@ -51,7 +51,8 @@ class GroupLasso(Regularizer):
     def proximal_(self, model: nn.Module, lr: float) -> None:
         """Move every unit v, in place, to argmin ½‖x - v‖² + lr · penalty(x).
 
-        What `L1.proximal_` says of other optimizers and of half precision holds here, too.
+        What `L1.proximal_` says of other optimizers and of half precision
+        holds here, too.
         """
         threshold = self.strength * checked_number("proximal_(lr", lr)
         for pieces in self._units(model) if threshold else ():

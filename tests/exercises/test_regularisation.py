@@ -45,11 +45,16 @@ def test_the_price_of_q2_agrees_with_the_library_and_with_a_loop() -> None:
     namespace: dict = {}
     exec(group_price.SOLUTION, namespace)
     for case in group_price._cases():
-        weight = case.arguments["weight"].cpu()
-        conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], bias=False)
-        conv.weight = nn.Parameter(weight)
-        by_loop = sum(math.sqrt(one.numel()) * math.sqrt(sum(w * w for w in one.flatten().tolist())) for one in weight)
-        for price in (GroupLasso(1.0, Filter()).penalty(conv).detach(), namespace["group_lasso"](weight)):
+        weight, bias = case.arguments.values()
+        conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], bias=bias is not None)
+        conv.weight = nn.Parameter(weight.cpu())
+        if bias is not None:
+            conv.bias = nn.Parameter(bias.cpu())
+        by_loop = 0.0
+        for number, one in enumerate(weight):
+            members = one.flatten().tolist() + ([] if bias is None else [float(bias[number])])
+            by_loop += math.sqrt(len(members)) * math.sqrt(sum(w * w for w in members))
+        for price in (GroupLasso(1.0, Filter()).penalty(conv).detach(), namespace["group_lasso"](weight, bias)):
             assert float(price) == pytest.approx(by_loop, rel=1e-5)
 
 
@@ -57,12 +62,16 @@ def test_the_step_of_q3_agrees_with_the_library() -> None:
     namespace: dict = {"torch": torch}
     exec(group_step.SOLUTION, namespace)
     for case in group_step._cases():
-        matrix, t = case.arguments.values()
-        layer = nn.Linear(matrix.shape[1], matrix.shape[0], bias=False)
-        layer.weight = nn.Parameter(matrix.cpu().clone())
-        GroupLasso(1.0, Filter()).proximal_(layer, lr=t)
-        for found in (namespace["proximal"](matrix.cpu(), t), group_step._expected(matrix.cpu(), t)):
-            torch.testing.assert_close(found, layer.weight.data)
+        matrix, sizes, t = (one.cpu() if isinstance(one, torch.Tensor) else one for one in case.arguments.values())
+        expected = torch.zeros_like(matrix)
+        for row, size, out in zip(matrix, sizes.tolist(), expected, strict=True):
+            assert not row[size:].any()
+            layer = nn.Linear(size, 1, bias=False)
+            layer.weight = nn.Parameter(row[None, :size].clone())
+            GroupLasso(1.0, Filter()).proximal_(layer, lr=t)
+            out[:size] = layer.weight.data[0]
+        for found in (namespace["proximal"](matrix, sizes, t), group_step._expected(matrix, sizes, t)):
+            torch.testing.assert_close(found, expected)
 
 
 def test_the_misconceptions_of_q2_and_q3_lead_to_different_results_on_the_first_input() -> None:
@@ -102,12 +111,35 @@ def by_watching(norm: nn.BatchNorm2d) -> dict[str, int]:
     return counts
 
 
+def test_what_the_chapter_prints_does_not_answer_q2_and_q3() -> None:
+    """Its functions know of no bias, and of no units that differ in size."""
+
+    def group_price(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix.shape[1] ** 0.5 * matrix.norm(dim=1).sum()
+
+    def block_soft_threshold(matrix: torch.Tensor, t: float) -> torch.Tensor:
+        length = matrix.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return matrix * (1 - t * matrix.shape[1] ** 0.5 / length).clamp(min=0)
+
+    pasted = ex.q2.check(lambda weight, bias: group_price(weight.flatten(1)))
+    assert "biases are missing" in str(pasted)
+    pasted = ex.q3.check(lambda matrix, sizes, t: block_soft_threshold(matrix, t))
+    assert "its size is in `sizes`" in str(pasted)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda weight: sum(f.numel() ** 0.5 * f.norm() for f in weight),
-        lambda weight: float(torch.linalg.vector_norm(weight, dim=(1, 2, 3)).sum() * weight[0].numel() ** 0.5),
-        lambda weight: ((weight**2).mean((1, 2, 3)) ** 0.5).sum() * weight[0].numel(),
+        lambda weight, bias: sum(
+            row.numel() ** 0.5 * row.norm()
+            for row in (weight.flatten(1) if bias is None else torch.cat([weight.flatten(1), bias[:, None]], 1))
+        ),
+        lambda weight, bias: float(
+            (weight[0].numel() + (bias is not None)) ** 0.5
+            * torch.hypot(
+                weight.flatten(1).norm(dim=1), torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias
+            ).sum()
+        ),
     ],
 )
 def test_other_solutions_of_q2_pass(answer: object) -> None:
@@ -117,16 +149,25 @@ def test_other_solutions_of_q2_pass(answer: object) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda matrix, t: torch.stack(
-            [row * max(0.0, 1 - t * len(row) ** 0.5 / float(row.norm())) if row.any() else row for row in matrix]
+        lambda matrix, sizes, t: torch.stack(
+            [
+                row * max(0.0, 1 - t * int(size) ** 0.5 / float(row.norm())) if row.any() else row
+                for row, size in zip(matrix, sizes, strict=True)
+            ]
         ),
-        lambda matrix, t: (
+        lambda matrix, sizes, t: (
             matrix
-            - matrix * (t * matrix.shape[1] ** 0.5 / matrix.norm(dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+            - matrix
+            * (t * sizes.to(matrix.dtype).sqrt()[:, None] / matrix.norm(dim=1, keepdim=True).clamp(min=1e-30)).clamp(
+                max=1
+            )
         ),
-        lambda matrix, t: (
+        lambda matrix, sizes, t: (
             torch.nn.functional.normalize(matrix, dim=1, eps=1e-30)
-            * (matrix.norm(dim=1) - t * matrix.shape[1] ** 0.5).relu()[:, None]
+            * (matrix.norm(dim=1) - t * sizes.to(matrix.dtype).sqrt()).relu()[:, None]
+        ),
+        lambda matrix, sizes, t: (
+            matrix * (1 - t * sizes[:, None] ** 0.5 / (matrix.norm(dim=1, keepdim=True) + 1e-8)).clamp(min=0)
         ),
     ],
 )

@@ -19,7 +19,8 @@ __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 TASK = """
 Three units of four weights each: *large* (6, 8, 0, 0), *mixed* (0.7, -2.4, 0, 0) and *small* (0.3, 0.4, 0, 0). Their
 norms are 10, 2.5 and 0.5. Each takes one proximal step with learning rate times strength t = 1. What do the first two
-weights become? Without running anything: fill in the pairs. Group lasso sees all four weights as one unit.
+weights become? Without running anything: fill in the pairs (two decimals are enough). Group lasso sees all four weights
+as one unit.
 """
 
 STARTER = """\

@@ -102,6 +102,10 @@ MISTAKES: tuple[tuple[Sort, str], ...] = (
         "Channels with a negative shift are among your constant ones. They do not get past the ReLU.",
     ),
     (
+        lambda scale, shift: (scale != 0, (scale == 0) & (shift >= 0), (scale == 0) & (shift < 0)),
+        "A channel whose shift is exactly 0 is among your constant ones. A shift of exactly 0 gives 0: silent.",
+    ),
+    (
         lambda scale, shift: (scale != 0, (scale == 0) & (shift < 0), (scale == 0) & (shift >= 0)),
         "Constant and silent have changed places: a ReLU lets positive numbers through.",
     ),
@@ -232,8 +236,9 @@ WRONG = (
     (_counting("b != 0", "(b == 0) & (w > 0)", "(b == 0) & (w <= 0)"), "You took the shift for the scale"),
     (_counting().replace("int(channels.sum())", "float(channels.double().mean())"), "These are fractions"),
     (_counting(silent="(w == 0) & (b < 0) & (w > 0)"), "do not add up to the number of channels"),
+    (_counting(silent="(w == 0) & (b < 0)", constant="(w == 0) & (b >= 0)"), "A shift of exactly 0 gives 0"),
     (
-        _counting(silent="(w == 0) & (b < 0)", constant="(w == 0) & (b >= 0)"),
+        _counting(silent="(w == 0) & (b <= 0.25)", constant="(w == 0) & (b > 0.25)"),
         "the count of the constant channels is not right",
     ),
     (_counting().replace("int(channels.sum())", "channels"), "returns a bool Tensor"),
