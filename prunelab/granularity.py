@@ -156,7 +156,10 @@ class Kernel(Granularity):
 
 @dataclass(frozen=True)
 class Filter(Granularity):
-    """All weights that make one output channel (a Linear layer's output neuron), and that channel's bias."""
+    """All weights that make one output channel (a Linear layer's output neuron), and that channel's bias.
+
+    Those of a classifier's last layer are its classes: leave that layer out, with `exclude=`.
+    """
 
     covers_bias: ClassVar[bool] = True
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# No test measures time: a busy machine must not fail one.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def _devices() -> list[str]:

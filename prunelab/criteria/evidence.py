@@ -35,6 +35,8 @@ def score_targets(
         for batch in _checked_data(criterion, data, loss):
             new = checked_scores(criterion, gather(*arguments, [batch], loss, kept_before))
             average = {name: average[name].lerp(s, 1 - criterion.momentum) if average else s for name, s in new.items()}
+    if not average:
+        raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
     return average
 
 
@@ -142,8 +144,9 @@ def _checked_data(criterion: Criterion, data: Batches | None, loss: Loss | None)
             f"{' and '.join(missing)}: data=batches of (inputs, targets), loss=a function of (outputs, targets) that "
             "returns the mean loss"
         )
-    if by_gradient and not callable(loss):
-        raise TypeError(f"loss must be a function of (outputs, targets), not {loss!r:.60}")
+    if by_gradient and (not callable(loss) or isinstance(loss, type)):
+        call = f"; write {loss.__name__}()" if isinstance(loss, type) else ""
+        raise TypeError(f"loss must be a function of (outputs, targets), not {loss!r:.60}{call}")
     if not isinstance(data, Iterable):
         raise TypeError(f"data must be batches of (inputs, targets), not {data!r:.60}")
     if isinstance(data, Iterator):

@@ -43,7 +43,8 @@ class Pruner:
     >>> pruner.sparsity, int((model.weight == 0).sum())
     (0.9, 90)
 
-    After k calls of `step` the sparsity is that of the schedule's last due step up to k: t counts optimizer steps that
+    After k calls of `step` the sparsity is that of the schedule's last due step up to k, as nearly as whole units (of
+    several sizes) allow: t counts optimizer steps that
     are done, the first call is t = 1, and it makes up for what was due at 0. So `OneShot(0.9)` prunes at the first
     call, and a run of exactly `end` steps ends exactly at the final sparsity. Masks nest: what is gone stays gone,
     until the schedule falls (dense-sparse-dense). Then the weights that are free again train on, from zero.

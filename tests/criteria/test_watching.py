@@ -166,6 +166,10 @@ def test_momentum_averages_the_scores_of_the_batches() -> None:
     assert scores["weight"].item() == 0.75 * (0.75 * 1 + 0.25 * 2) + 0.25 * 4
     with pytest.raises(ValueError, match="Average needs gradients, so it must be given data= and loss="):
         prunelab.score(net, Average())
+    with pytest.raises(ValueError, match="data is empty"):
+        prunelab.score(net, Average(), data=[], loss=lambda out, _: out.mean())
+    with pytest.raises(TypeError, match=r"loss must be a function .*; write MSELoss\(\)"):
+        prunelab.score(net, Average(), data=data, loss=nn.MSELoss)
 
 
 def test_a_criterion_without_meaning_at_a_granularity_is_refused() -> None:
