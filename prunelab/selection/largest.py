@@ -171,14 +171,18 @@ def _drop_first(flat: list[Tensor], scans: list[_Scan], ranking: Ranking, key: i
 
 
 def _settle_bracket(scans: list[_Scan], remove: int) -> None:
-    """Of all values inside the bracket the `remove` smallest go, ties in order of position; the others are kept."""
+    """Of all values inside the bracket the `remove` smallest go.
+
+    Ties go in order of position; the others are kept.
+    """
     keys = np.concatenate([scan.keys for scan in scans])
     keep = np.ones(keys.size, dtype=np.bool_)
     if remove:
         threshold = np.partition(keys, remove - 1)[remove - 1]
         smaller = keys < threshold
         keep[smaller] = False
-        keep[np.flatnonzero(keys == threshold)[: remove - np.count_nonzero(smaller)]] = False
+        equal = np.flatnonzero(keys == threshold)
+        keep[equal[: remove - np.count_nonzero(smaller)]] = False
     start = 0
     for scan in scans:
         stop = start + scan.keys.size

@@ -45,6 +45,7 @@ def test_q1_accepts_ratios_as_a_reader_rounds_them_and_counts_exactly():
     assert ex.q1.check(right | {"compression ratio": [1.9, 2.0]})
     assert not ex.q1.check(right | {"compression ratio": (1.8, 2)})
     assert not ex.q1.check(right | {"parameters held": (210.5, 105)})
+    assert "upside down" in str(ex.q1.check(right | {"compression ratio": (0.52, 0.5)}))
 
 
 def test_the_ratio_of_q2_is_the_one_that_the_report_counts_once_the_masks_are_applied():
@@ -161,7 +162,12 @@ def test_what_q5_lets_the_learner_predict_is_what_happens():
         "a tiny learning rate",
         "momentum and nothing else",
         "a mask for one of the layers only",
+        "plain SGD, and the masks held until the last step",
     }
+    masks, model = revived._cases()[0].arguments.values()
+    silent = model.get_parameter("0.weight")[:, :3]  # these read an input that is always zero
+    assert (~masks["0.weight"][:, :3]).any()
+    assert not silent[~masks["0.weight"][:, :3]].any()
 
 
 def test_the_counts_of_q5_are_those_of_a_loop():

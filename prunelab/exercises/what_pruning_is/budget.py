@@ -24,12 +24,12 @@ the sparsity to ask `prunelab.prune` for, so that the network fits and no more g
 
 STARTER = '''\
 def sparsity_for(weights, others, budget):
-    """The smallest sparsity of the weights at which the network fits."""
+    """A sparsity of the weights at which the network just fits."""
     ...'''
 
 SOLUTION = '''\
 def sparsity_for(weights, others, budget):
-    """The smallest sparsity of the weights at which the network fits."""
+    """A sparsity of the weights at which the network just fits."""
     too_many = weights + others - budget
     return max(too_many, 0) / weights'''
 

@@ -26,12 +26,12 @@ infinite: return `float("inf")`.
 
 STARTER = '''\
 def compression_ratio(model, masks):
-    """Parameters of the dense network / those that masks keep."""
+    """Parameters of the dense network / those left with `masks` applied."""
     ...'''
 
 SOLUTION = '''\
 def compression_ratio(model, masks):
-    """Parameters of the dense network / those that masks keep."""
+    """Parameters of the dense network / those left with `masks` applied."""
     total = sum(parameter.numel() for parameter in model.parameters())
     gone = sum(int((~mask).sum()) for mask in masks.values())
     return total / (total - gone) if gone < total else float("inf")'''

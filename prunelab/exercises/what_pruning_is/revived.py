@@ -21,8 +21,13 @@ __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 TASK = """
 Somebody hands you a network and the masks it was pruned with, and has trained it further in a way you do not know.
-Predict first, and note it down: in which of these ways do pruned weights come back? With plain SGD and nothing else;
-with momentum from before, while the gradients of pruned weights are set to zero; with the masks held.
+Predict first, and note it down, for three cases that the chapter's table does not show. Do pruned weights come back ...
+
+(a) with momentum, their gradients set to zero, if the optimizer is made anew right after pruning?
+
+(b) with plain SGD and the masks held, if they are let go before the last step?
+
+(c) with plain SGD and nothing else, if they read an input that is always zero?
 
 Then find out. Write `revived(masks, model)`: a dictionary that gives, for the name of each mask, how many of the
 entries that the mask removed are not zero any more. The check calls it on networks that were really trained in these
@@ -56,10 +61,10 @@ HINTS = (
 )
 
 TAKEAWAY = (
-    "Compare with your prediction. Plain SGD revives a weight as soon as its gradient is not zero. Zeroed gradients do "
-    "not help against momentum from before pruning, which goes on moving it. Holding the masks sets the weights back "
-    "after each step, so that no optimizer matters. A mask is a decision, not a promise: whoever reports a sparsity "
-    "should count it."
+    "Compare with your prediction. (a) No: zeroed gradients fail against momentum from *before* pruning alone, and a new "
+    "optimizer remembers nothing. (b) Yes: masks that are let go hold nothing, and one step is enough. (c) No: plain "
+    "SGD revives a weight only where its gradient is not zero, and here it is. A mask is a "
+    "decision, not a promise: whoever reports a sparsity should count it."
 )
 
 Count = Callable[[Tensor, Tensor], Any]
@@ -148,6 +153,10 @@ def _cases() -> list[Case]:
         "plain SGD and nothing else": _trained({"lr": 0.2}),
         "momentum, and gradients set to zero": _trained(momentum, gradients=True),
         "momentum, and the masks held": _trained(momentum, held=True),
+        "momentum, gradients set to zero, and an optimizer made after pruning": _trained(
+            momentum, gradients=True, renewed=True
+        ),
+        "plain SGD, and the masks held until the last step": _trained({"lr": 0.2}, held=True, let_go=True),
         "plain SGD, and gradients set to zero": _trained({"lr": 0.2}, gradients=True),
         "a tiny learning rate": _trained({"lr": 1e-5}),
         "momentum and nothing else": _trained(momentum),
@@ -163,11 +172,13 @@ def _trained(
     *,
     gradients: bool = False,
     held: bool = False,
+    renewed: bool = False,
+    let_go: bool = False,
     emptied: bool = False,
     sparsity: float = 0.75,
     parameters: list[str] | None = None,
 ) -> tuple[Masks, nn.Module]:
-    """Two steps of SGD, pruning, and three more steps, on data and weights that a generator of its own draws."""
+    """Two steps of SGD, pruning, and a few more, on data and weights that a generator of its own draws."""
     draw = torch.Generator().manual_seed(7)
     layers = (nn.utils.skip_init(nn.Linear, 8, 6), nn.Tanh(), nn.utils.skip_init(nn.Linear, 6, 3))
     model = nn.Sequential(*layers)
@@ -179,10 +190,14 @@ def _trained(
     optimizer = torch.optim.SGD(model.parameters(), **settings)  # type: ignore[arg-type]
     _steps(model, optimizer, inputs, targets, 2, Masks({}))
     masks = prune(model, sparsity, parameters=parameters)
+    if renewed:
+        optimizer = torch.optim.SGD(model.parameters(), **settings)  # type: ignore[arg-type]
     handle = masks.hold(model, optimizer) if held else None
     _steps(model, optimizer, inputs, targets, 3, masks if gradients else Masks({}))
     if handle is not None:
         handle.release()
+    if let_go:
+        _steps(model, optimizer, inputs, targets, 1, Masks({}))
     if emptied:
         layers[0].weight.data[:3] = 0
     for parameter in model.parameters():
