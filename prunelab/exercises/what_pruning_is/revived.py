@@ -61,10 +61,10 @@ HINTS = (
 )
 
 TAKEAWAY = (
-    "Compare with your prediction. (a) No: zeroed gradients fail against momentum from *before* pruning alone, and a new "
-    "optimizer remembers nothing. (b) Yes: masks that are let go hold nothing, and one step is enough. (c) No: plain "
-    "SGD revives a weight only where its gradient is not zero, and here it is. A mask is a "
-    "decision, not a promise: whoever reports a sparsity should count it."
+    "Compare with your prediction. (a) No: zeroed gradients fail against momentum from *before* pruning alone, and a "
+    "new optimizer remembers nothing. (b) Yes: masks that are let go hold nothing, and one step is enough. (c) No: "
+    "plain SGD revives a weight only where its gradient is not zero, and here it is. A mask is a decision, not a "
+    "promise: whoever reports a sparsity should count it."
 )
 
 Count = Callable[[Tensor, Tensor], Any]
