@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from prunelab import Pruner
-from prunelab.exercises.scheduling import agp_curve, bites, gone, held_steps
-from prunelab.schedule import Iterative
+from prunelab.exercises.scheduling import bites, gone, held_steps, power_curve
+from prunelab.schedule import AGP, Iterative, Linear
 
 
 def solved(module, name: str):
@@ -33,14 +33,31 @@ def test_the_solution_of_q1_is_what_a_pruner_removes():
 
 
 def test_the_sparsities_of_q2_are_exact_fractions():
-    agp = solved(agp_curve, "agp")
-    for case in agp_curve._cases():
-        step, start, end, *levels = case.arguments.values()
+    gradual = solved(power_curve, "gradual")
+    for case in power_curve._cases():
+        step, start, end, *levels, power = case.arguments.values()
         initial, final = map(Fraction, levels)
         done = min(max(Fraction(step - start, end - start), Fraction(0)), Fraction(1))
-        expected = float(final + (initial - final) * (1 - done) ** 3)
-        assert float(agp_curve._reference(**case.arguments)) == pytest.approx(expected, abs=1e-12), case.about
-        assert agp(**case.arguments) == pytest.approx(expected, abs=1e-12), case.about
+        expected = float(final + (initial - final) * (1 - done) ** power)
+        assert float(power_curve._reference(**case.arguments)) == pytest.approx(expected, abs=1e-12), case.about
+        assert gradual(**case.arguments) == pytest.approx(expected, abs=1e-12), case.about
+
+
+@pytest.mark.parametrize(("power", "schedule"), [(1, Linear), (3, AGP)])
+def test_q2_is_the_schedule_of_the_library(power, schedule):
+    plan = schedule(0.84, 10, 90, initial=0.1)
+    for step in range(0, 120, 7):
+        assert float(power_curve._reference(step, 10, 90, 0.1, 0.84, power)) == pytest.approx(plan(step), abs=1e-12)
+
+
+def test_the_curves_of_q2_go_at_the_pace_of_the_derivation():
+    """dr/dt = -m r / (T - t), by finite differences: what is missing shrinks m times as fast as just in time."""
+    gradual = solved(power_curve, "gradual")
+    for power in (0.5, 1, 2, 3):
+        for step in (20.0, 50.0, 80.0):
+            before, after = (gradual(step + by, 10, 90, 0.1, 0.84, power) for by in (-1e-4, 1e-4))
+            missing = 0.84 - gradual(step, 10, 90, 0.1, 0.84, power)
+            assert (after - before) / 2e-4 == pytest.approx(power * missing / (90 - step), rel=1e-6)
 
 
 def test_the_weights_of_q3_are_those_of_the_smaller_problem():
@@ -67,17 +84,36 @@ def test_the_misconceptions_of_q3_lead_to_different_weights_on_the_first_input()
 
 def test_the_bites_of_q4_are_counted_on_masks():
     """What each pruning of a layer removes, counted, over what was there before."""
-    plan = Iterative(0.98, rounds=3, every=1)
+    plan = Iterative(0.96, rounds=4, every=1)
     layer = nn.Linear(50, 60, bias=False)
-    pruner = Pruner(layer, torch.optim.SGD(layer.parameters(), lr=0.1), schedule=Iterative(0.98, 3, start=1, every=1))
+    pruner = Pruner(layer, torch.optim.SGD(layer.parameters(), lr=0.1), schedule=Iterative(0.96, 4, start=1, every=1))
     counted, left = [], 3000
-    for _ in range(3):
+    for _ in range(4):
         pruner.step()
         now = 3000 - pruner.masks.removed
         counted.append((left - now) / left)
         left = now
     found = solved(bites, "bites")([plan(step) for step in plan.steps()])
     assert found == pytest.approx(counted, abs=1e-12)
-    assert [f"{bite:.0%}" for bite in found] == ["33%", "49%", "94%"]  # as the takeaway says
-    even = Iterative(0.98, rounds=3, law="geometric")
-    assert {f"{bite:.0%}" for bite in solved(bites, "bites")([even(step) for step in even.steps()])} == {"73%"}
+    assert [f"{bite:.0%}" for bite in found] == ["24%", "32%", "46%", "86%"]  # as the takeaway says
+    even = Iterative(0.96, rounds=4, law="geometric")
+    assert {f"{bite:.0%}" for bite in solved(bites, "bites")([even(step) for step in even.steps()])} == {"55%"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_q4_takes_a_right_answer_in_either_precision(dtype):
+    def answer(sparsities):
+        after = torch.tensor(sparsities, dtype=dtype)
+        before = torch.cat([torch.zeros(1, dtype=dtype), after])[:-1]
+        return ((after - before) / (1 - before)).nan_to_num(0.0) if len(after) else after
+
+    assert bites.QUESTION.check(answer)
+
+
+@pytest.mark.parametrize("there", ["1.0", "0.5", "float('nan')", "float('inf')"])
+def test_q4_blames_the_fraction_of_nothing_and_nothing_else(there):
+    """Right but for the place where nothing was left: on [0.5, 1, 1] a 1.0 there looks like the sparsities."""
+    namespace: dict = {}
+    exec(bites.SOLUTION.replace("else 0.0", f"else {there}"), namespace)
+    verdict = bites.QUESTION.check(namespace["bites"])
+    assert verdict.message == "Where nothing was left the fraction is 0.0."

@@ -18,9 +18,9 @@ from prunelab.schedule import AGP, Iterative
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 TASK = """
-Three rounds take a network to a sparsity of 0.98: linear ones, `Iterative(0.98, rounds=3)`, and geometric ones, with
+Four rounds take a network to a sparsity of 0.96: linear ones, `Iterative(0.96, rounds=4)`, and geometric ones, with
 `law="geometric"`. Predict first, and note it down: which fraction of the weights that are still there does each
-round remove? Which of the six rounds is the hardest?
+round remove? Which of the eight rounds is the hardest?
 
 Then compute it. Write `bites(sparsities)`: given the sparsities after each pruning, in order, return a list with the
 fraction that each pruning removed of what was left before it. The network is dense before the first. Where nothing was
@@ -54,8 +54,8 @@ HINTS = (
 
 TAKEAWAY = (
     "Apply it to `[plan(step) for step in plan.steps()]` and compare with your prediction. The linear rounds take "
-    "33 %, 49 % and then 94 % of what is left; geometric rounds take 73 % each time. The last linear round is the "
-    "hardest of the six, and it comes when the least training remains."
+    "24 %, 32 %, 46 % and then 86 % of what is left; geometric rounds take 55 % each time. The last linear round is "
+    "the hardest of the eight, and it comes when the least training remains."
 )
 
 
@@ -116,21 +116,27 @@ def _judge(found: Any, sparsities: Sequence[float]) -> None:
     expected = _reference(sparsities)
     if same(values, expected):
         return
+    left = torch.tensor([before < 1 for before in [0.0, *sparsities[:-1]]])
+    if values.shape == expected.shape and same(values[left], expected[left]):
+        raise Wrong("Where nothing was left the fraction is 0.0.")
     if len(sparsities) > 1:  # with one pruning several mistakes are right
         name_mistake(values, expected, MISTAKES, sparsities=sparsities)
     if values.dim() != 1 or len(values) != len(expected):
         raise Wrong(f"There are {len(expected)} prunings, but your answer has the shape {tuple(values.shape)}.")
     if values.isnan().any():
-        raise Wrong("The list has NaN. Where nothing is left the fraction is zero.")
+        raise Wrong("The list has NaN. Does it divide zero by zero?")
     raise Wrong(f"Fraction number {int((values - expected).abs().argmax()) + 1} is not right.")
 
 
 def _numbers(found: Any) -> Tensor:
-    """The answer as a tensor of floats, whether it is a list, a tuple, an array or a tensor."""
+    """The answer as a tensor of floats, whether it is a list, a tuple, an array or a tensor.
+
+    In single precision, which is all that an answer computed in it can have.
+    """
     try:
         if isinstance(found, str | bytes | dict | set | bool):
             raise TypeError
-        values = torch.as_tensor(found, dtype=torch.float64)
+        values = torch.as_tensor(found, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"`bites` returns {describe(found)}; it should return a list of numbers.") from None
     return values.detach().cpu()
@@ -172,7 +178,12 @@ WRONG = (
     (_changed("return fractions", "return list(sparsities)"), "the sparsities themselves"),
     (_changed("return fractions", "return [1 - s for s in sparsities]"), "left after each pruning, of all"),
     (_changed("return fractions", "return fractions + [0.5]"), "your answer has the shape"),
-    (_changed("if left > 0 else 0.0", "if left > 0 else float('nan')"), "Where nothing is left"),
+    (_changed("if left > 0 else 0.0", "if left > 0 else float('nan')"), "Where nothing was left"),
+    (_changed("return fractions", "return [f if f else float('nan') for f in fractions]"), "divide zero by zero"),
+    (
+        _changed("return fractions", "return list(sparsities)[:1] + fractions[1:-1] + [1.0] * (len(fractions) > 1)"),
+        "Fraction number 3 is not right",
+    ),
     (_changed(" if left > 0 else 0.0", ""), "raised ZeroDivisionError"),
     (_changed("before = 0.0", "before = 0.1"), "Fraction number 1 is not right"),
     (_changed("before = 0.0", "sparsities.reverse(); before = 0.0"), "modified its input `sparsities` in place"),

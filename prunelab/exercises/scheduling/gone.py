@@ -21,7 +21,7 @@ schedule. Everything works out in your head.
 STARTER = """\
 gone = {  # schedule: (weights gone at step 50, weights gone at step 100)
     "OneShot(0.96, at=40)": (..., ...),
-    "Iterative(0.96, rounds=4, every=25)": (..., ...),
+    "Iterative(0.96, rounds=4, start=0, every=25)": (..., ...),
     "Linear(0.96, start=0, end=100)": (..., ...),
     "Cosine(0.96, start=0, end=100)": (..., ...),
     "Exponential(0.96, start=0, end=100)": (..., ...),
@@ -33,7 +33,7 @@ gone = {  # schedule: (weights gone at step 50, weights gone at step 100)
 SOLUTION = """\
 gone = {  # schedule: (weights gone at step 50, weights gone at step 100)
     "OneShot(0.96, at=40)": (960, 960),
-    "Iterative(0.96, rounds=4, every=25)": (3 * 960 // 4, 960),  # rounds at 0, 25, 50 and 75
+    "Iterative(0.96, rounds=4, start=0, every=25)": (3 * 960 // 4, 960),  # rounds at 0, 25, 50 and 75
     "Linear(0.96, start=0, end=100)": (960 // 2, 960),
     "Cosine(0.96, start=0, end=100)": (960 // 2, 960),  # the middle of the way, where it is fastest
     "Exponential(0.96, start=0, end=100)": (1000 - 200, 960),  # the square root of 0.04 is left
@@ -43,12 +43,12 @@ gone = {  # schedule: (weights gone at step 50, weights gone at step 100)
 }"""
 
 HINTS = (
-    "One question decides each row: which share of the way from `start` to `end` has been gone at step 50? In two rows "
-    "it is not one half.",
+    "For the ramps one question decides: which share of the way from `start` to `end` is covered at step 50? In one of "
+    "them it is not one half.",
     "AGP is a cubic in what is still to go. An exponential works on what is left: after half of the way its square "
     "root. Which of them asks you to look at the 4 % that stay?",
-    "`Iterative` counts its rounds from the first, which comes at `start`, and `start` is 0 unless you say otherwise: "
-    "write down at which steps the four rounds come. And what does the last D of DSD stand for?",
+    "`Iterative` counts its rounds from the first, which comes at `start`: write down at which steps the four rounds "
+    "come. And what does the last D of DSD stand for?",
 )
 
 TAKEAWAY = (
@@ -58,7 +58,7 @@ TAKEAWAY = (
 
 _PLANS: dict[str, Schedule] = {
     "OneShot(0.96, at=40)": OneShot(0.96, at=40),
-    "Iterative(0.96, rounds=4, every=25)": Iterative(0.96, rounds=4, every=25),
+    "Iterative(0.96, rounds=4, start=0, every=25)": Iterative(0.96, rounds=4, start=0, every=25),
     "Linear(0.96, start=0, end=100)": Linear(0.96, start=0, end=100),
     "Cosine(0.96, start=0, end=100)": Cosine(0.96, start=0, end=100),
     "Exponential(0.96, start=0, end=100)": Exponential(0.96, start=0, end=100),
@@ -109,8 +109,12 @@ def _why(row: str, found: Pair, right: tuple[int, int]) -> str:
         return "that is a parabola; this curve has another power."
     if row == "AGP(0.96, start=20, end=60)" and math.isclose(half, 840):
         return "the way does not begin at the first step and end at the last here. Which share of it is done?"
+    if row == "AGP(0.96, start=20, end=60)" and math.isclose(half, 960 - 960 / 6**3, abs_tol=0.6):
+        return "the way is measured from the first step of the training; it begins at `start`."
     if row.startswith("Exponential") and math.isclose(half, 480):
         return "that is a straight line in what is gone. Here it is the logarithm of what is left that falls evenly."
+    if row.startswith("Exponential"):
+        return "after half of the way the kept fraction is the square root of what it is in the end."
     if row.startswith("OneShot") and math.isclose(half, 0):
         return "when has its moment come?"
     return "the first number is not what this schedule says."
@@ -123,7 +127,7 @@ def _with(row: str, pair: str) -> str:
 
 
 _LINEAR, _SHORT = "Linear(0.96, start=0, end=100)", "AGP(0.96, start=20, end=60)"
-_ROUNDS, _AGP = "Iterative(0.96, rounds=4, every=25)", "AGP(0.96, start=0, end=100)"
+_ROUNDS, _AGP = "Iterative(0.96, rounds=4, start=0, every=25)", "AGP(0.96, start=0, end=100)"
 
 WRONG = (
     ("gone = [1, 2]", "the list .*dictionary of the stub"),
@@ -141,7 +145,9 @@ WRONG = (
     (_with(_AGP, "(120, 960)"), "the cube is taken of the share that is done"),
     (_with(_AGP, "(720, 960)"), "that is a parabola"),
     (_with(_SHORT, "(840, 960)"), "Which share of it is done"),
+    (_with(_SHORT, "(956, 960)"), "measured from the first step of the training"),
     (_with("Exponential(0.96, start=0, end=100)", "(480, 960)"), "a straight line in what is gone"),
+    (_with("Exponential(0.96, start=0, end=100)", "(900, 960)"), "the kept fraction is the square root"),
     (_with("OneShot(0.96, at=40)", "(0, 960)"), "when has its moment come"),
     (_with("Cosine(0.96, start=0, end=100)", "(679, 960)"), "is not what this schedule says"),
 )
