@@ -28,8 +28,8 @@ _BLOCK = 1 << 24  # correlations that "mean" holds at a time
 class FilterCorrelation(Criterion):
     """1 - |correlation| of a unit with others of its layer: from 0, another one repeats it, to 1, it is like no other.
 
-    One matrix product of the normalised units gives all correlations. Their sign does not count: the next layer can
-    use a filter and its negative in place of each other.
+    One matrix product of the normalised units gives all correlations. Their sign does not count: up to its sign a
+    filter and its negative are one; behind a ReLU they cannot replace each other.
 
     `measure` is "pearson", or "cosine", which is the same without taking away each unit's mean first.
     `variant` says which others:
