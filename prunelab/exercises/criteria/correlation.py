@@ -79,6 +79,16 @@ def _gram(rows: Tensor) -> Tensor:
     return rows @ rows.T
 
 
+def _scaled_first(weight: Tensor) -> Tensor:
+    rows = _safe(weight.flatten(1))
+    return rows - rows.mean(1, keepdim=True)
+
+
+def _unbiased(weight: Tensor) -> float:
+    """(M - 1) / M, for M members: what `std()` in place of the root mean square makes of a correlation."""
+    return 1 - 1 / weight[0].numel()
+
+
 def _signed(weight: Tensor) -> Tensor:
     return torch.corrcoef(weight.flatten(1)).nan_to_num(0)
 
@@ -123,6 +133,15 @@ MISTAKES = (
     Mistake(
         lambda weight: _reference(weight).triu(1),
         "Only one half of the matrix is filled: the correlation of a with b is that of b with a.",
+    ),
+    Mistake(
+        lambda weight: _reference(weight) * _unbiased(weight),
+        "All values are a little too small, by (M - 1) / M. `std()` divides by M - 1 and your product by M: use the "
+        "same for both.",
+    ),
+    Mistake(
+        lambda weight: _gram(_scaled_first(weight)).abs(),
+        "You scaled first and centred after: the rows no longer have length 1.",
     ),
     Mistake(
         lambda weight: _reference(weight.transpose(0, 1)),

@@ -41,6 +41,19 @@ WRONG = (
     (_answer(result="torch.corrcoef(matrix).abs().nan_to_num(1)"), "counts as correlated with all others"),
     (_answer(result="(unit @ unit.T).abs().fill_diagonal_(1)"), "its place on the diagonal is 0"),
     (_answer(unit="centred / centred.std(dim=1, keepdim=True)"), "above 1, which no correlation can be"),
+    (
+        _answer(
+            unit="torch.where(length > 1e-5, centred / matrix.std(dim=1, keepdim=True), 0.0)",
+            result="(unit @ unit.T).abs() / matrix.shape[1]",
+        ),
+        "divides by M - 1 and your product by M",
+    ),
+    (
+        _answer(
+            centred="torch.nn.functional.normalize(matrix, dim=1)", unit="centred - centred.mean(dim=1, keepdim=True)"
+        ),
+        "You scaled first and centred after",
+    ),
     (_answer(unit="centred / length.amax().clamp(min=1e-5)"), "are not the correlations of these filters"),
     (_answer(result="unit @ unit"), "raised RuntimeError"),
     (_answer(result="(unit @ unit.T).abs().double()"), "float64; it should be float32"),

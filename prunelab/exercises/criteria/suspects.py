@@ -125,6 +125,11 @@ def _judge(found: Any, score: Suspect) -> None:
                 f'You call it "{found}", and it is not. The scale of this one depends on the whole layer, so that two '
                 "calls cannot be compared: put all that you want to compare into one."
             )
+        if score.scale != 1:  # the same score without a scale has come before, and was named
+            raise Wrong(
+                f'You call it "{found}", and it is not. The scale may have misled you: do not compare with values of '
+                "your own, compare the units of one call."
+            )
         reason = next(why for (named, *kinds), why in WHY.items() if named == found and score.kind in kinds)
         raise Wrong(f'You call it "{found}", and it is not. {reason}')
 
@@ -157,6 +162,19 @@ def identify(score):
         return "signed"
     return "taylor" if at(1, 1, 1, -1) == 0 else "members"'''
 
+_OWN_VALUES = '''\
+def identify(score):
+    weights = torch.tensor([[1.0, 2], [-3, 1]])
+    gradients = torch.tensor([[2.0, -3], [1, 2]])
+    products, found = weights * gradients, score(weights, gradients)
+    if torch.allclose(found, weights.abs().sum(1)):
+        return "magnitude"
+    if torch.allclose(found, gradients.abs().sum(1)):
+        return "gradient"
+    if torch.allclose(found, products.sum(1).abs()):
+        return "taylor"
+    return "signed" if (found < 0).any() else "members"'''
+
 WRONG = (
     (_taking("taylor", "magnitude"), "whatever the gradients are"),
     (_taking("taylor", "gradient"), "whatever the weights are"),
@@ -168,6 +186,7 @@ WRONG = (
     (_taking("signed", "members"), "scores less than zero here"),
     (_taking("gradient", "signed"), "that this score does not look at"),
     (_taking("members", "signed"), "Turn the gradients round"),
+    (_OWN_VALUES, "do not compare with values of your own"),
     (_ONE_BY_ONE, "calls cannot be compared"),
     ('def identify(score):\n    return "hubens"', "none of the five names"),
     ("def identify(score):\n    return score(torch.ones(2, 2), torch.ones(2, 2))", "returns a float32 Tensor"),

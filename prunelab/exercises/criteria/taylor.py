@@ -73,6 +73,10 @@ MISTAKES = (
         "This squares the change of every single weight. The weights of a filter go together.",
     ),
     Mistake(
+        lambda weight, gradient: _sums(weight.abs(), gradient).abs(),
+        "The weight has lost its sign: the step is -w, not -|w|.",
+    ),
+    Mistake(
         lambda weight, gradient: gradient.abs().flatten(1).sum(1),  # noqa: ARG005
         "This is gradient magnitude. How far does each weight move when it is removed?",
     ),
@@ -181,6 +185,7 @@ WRONG = (
     (_answer("(-weight * gradient).sum((1, 2, 3))"), "the predicted change itself"),
     (_answer("(weight * gradient).sum((1, 2, 3)) ** 2"), "They rank alike"),
     (_answer("((weight * gradient) ** 2).sum((1, 2, 3))"), "squares the change of every single weight"),
+    (_answer("(weight.abs() * gradient).sum((1, 2, 3)).abs()"), "The weight has lost its sign"),
     (_answer("gradient.abs().sum((1, 2, 3))"), "This is gradient magnitude"),
     (_answer("gradient.sum((1, 2, 3)).abs()"), "The weights are missing"),
     (_answer("weight.abs().sum((1, 2, 3))"), "This is the filter norm"),
