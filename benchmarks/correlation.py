@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from environment import store
+from environment import seconds, store
 from torch import Tensor
 
 from prunelab.criteria import FilterCorrelation
@@ -23,14 +22,6 @@ from prunelab.criteria import FilterCorrelation
 FILTERS, MEMBERS = 512, 64 * 9  # a layer of ResNet-like width: 512 filters of 64 kernels of 3 x 3
 LARGE = 2048
 ROUNDS = 5
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def pair_loop(weights: Tensor) -> np.ndarray:

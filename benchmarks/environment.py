@@ -1,4 +1,4 @@
-"""Where a benchmark ran: stored beside every result."""
+"""How long a call takes, and where a benchmark ran: stored beside every result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import json
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The time of one call, until the GPU is done too."""
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def environment() -> dict[str, Any]:

@@ -11,13 +11,12 @@ the data sets, of a short call the median of ten.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from environment import store
+from environment import seconds, store
 from scipy.stats import norm
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 from torch import Tensor
@@ -29,14 +28,6 @@ TOP = 0.95
 DATA_SETS = 5
 
 Estimator = Callable[[Tensor, Tensor], Tensor]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def information_with_classes(rho: float) -> float:

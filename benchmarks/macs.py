@@ -10,13 +10,11 @@ counts the forward that it watches: on the CPU it does not see fused attention o
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from environment import store
+from environment import seconds, store
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -88,14 +86,6 @@ def vit_s_blocks() -> nn.Module:
         mlp = nn.Sequential(nn.Linear(384, 1536), nn.GELU(), nn.Linear(1536, 384))
         blocks += [Residual(384, Attention(384, 6)), Residual(384, mlp)]
     return nn.Sequential(*blocks)
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peer_macs(model: nn.Module, x: Tensor) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from environment import store
+from environment import seconds, store
 from torch import nn
 from torch.nn.utils import prune as peer
 
@@ -43,14 +42,6 @@ def resnet50_weights() -> nn.ModuleList:
             inputs = 4 * width
     layers.append(nn.Linear(2048, 1000))
     return nn.ModuleList(layers)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peak_growth(call: Callable[[], object]) -> int | None:

@@ -10,26 +10,17 @@ the two lowest of every four, scatter them. Times are medians of interleaved rep
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from environment import store
+from environment import seconds, store
 from torch import Tensor
 
 from prunelab.scope import NM, Candidates, PerRow, Scope
 
 SHAPE = (4096, 4096)
 REPETITIONS = 7
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def sorted_rows(scores: Tensor, remove: int) -> Tensor:
