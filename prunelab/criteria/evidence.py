@@ -75,9 +75,11 @@ def gather(
 
 def _refuse_twins(model: nn.Module, parts: Sequence[Target]) -> None:
     """A gradient belongs to a parameter: two parameters over the same memory would each get a part of it."""
-    known = named_parameters(model)
+    holders: dict[Any, dict[int, str]] = {}  # memory → the first name of each parameter over it, by identity
+    for name, parameter in named_parameters(model).items():
+        holders.setdefault(memory_of(parameter), {}).setdefault(id(parameter), name)
     for part in parts:
-        twins = [n for n, p in known.items() if p is not part.weight and memory_of(p) == memory_of(part.weight)]
+        twins = [name for owner, name in holders[memory_of(part.weight)].items() if owner != id(part.weight)]
         if twins:
             raise ValueError(
                 f"{part.name!r} and {twins[0]!r} are two parameters over the same memory, so the gradient of what they "

@@ -62,7 +62,7 @@ def test_the_values_of_the_inputs_and_their_form_do_not_matter(device: torch.dev
     ways: list[Any] = [torch.zeros(1, 1, 4, 4), (torch.randn(3, 1, 4, 4),), {"x": torch.full((2, 1, 5, 5), torch.nan)}]
     net.n3.running_mean[:] = 0
     if device.type == "cuda":
-        net.normalised = lambda x: nn.functional.batch_norm(  # type: ignore[method-assign]
+        net.normalised = lambda x: nn.functional.batch_norm(
             x, torch.zeros(5, device=device), torch.ones(5, device=device), net.gamma
         )
     scores = [prunelab.score(net, BatchNormScale(way), Filter()) for way in ways]

@@ -85,7 +85,7 @@ def test_finite_differences() -> None:
         for name, value in linear.named_parameters():
             value.copy_(value.abs() if name.endswith("weight") else 0 * value)
         linear.norm.running_mean.zero_()
-        linear.forward = lambda x: linear.head(linear.b(F.max_pool2d(linear.norm(linear.a(x)), 2)).mean((2, 3)))  # type: ignore[method-assign]
+        linear.forward = lambda x: linear.head(linear.b(F.max_pool2d(linear.norm(linear.a(x)), 2)).mean((2, 3)))
         for index in (0, 17, 107):
             weight = linear.b.weight.view(-1)
             value, step = float(weight[index]), 1e-4
@@ -172,7 +172,7 @@ def test_frozen_shared_unused_and_inference_mode() -> None:
 def test_bad_arguments_are_refused() -> None:
     for rounds in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="whole number of rounds"):
-            SynFlow(torch.ones(1, 2), rounds=rounds)  # type: ignore[arg-type]
+            SynFlow(torch.ones(1, 2), rounds=rounds)
     assert SynFlow(torch.ones(1, 2)).rounds == 100
     assert repr(SynFlow(torch.ones(1, 2))) == "SynFlow(rounds=100)"
     model = mlp(2, 2)

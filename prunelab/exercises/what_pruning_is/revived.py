@@ -168,7 +168,7 @@ def _cases() -> list[Case]:
 
 
 def _trained(
-    settings: dict[str, float],
+    settings: dict[str, Any],
     *,
     gradients: bool = False,
     held: bool = False,
@@ -187,11 +187,11 @@ def _trained(
     inputs = torch.randn(16, 8, generator=draw)
     inputs[:, :3] = 0  # what reads a silent input has no gradient, and stays at zero
     targets = torch.randint(3, (16,), generator=draw)
-    optimizer = torch.optim.SGD(model.parameters(), **settings)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(model.parameters(), **settings)
     _steps(model, optimizer, inputs, targets, 2, Masks({}))
     masks = prune(model, sparsity, parameters=parameters)
     if renewed:
-        optimizer = torch.optim.SGD(model.parameters(), **settings)  # type: ignore[arg-type]
+        optimizer = torch.optim.SGD(model.parameters(), **settings)
     handle = masks.hold(model, optimizer) if held else None
     _steps(model, optimizer, inputs, targets, 3, masks if gradients else Masks({}))
     if handle is not None:
