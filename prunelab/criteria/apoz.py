@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunelab.criteria.base import Criterion
+from prunelab.criteria.members import finest
 from prunelab.criteria.watching import Call, Probe, by_example
 from prunelab.granularity import Filter, Granularity
 
@@ -51,7 +52,7 @@ class ZeroFraction(Probe):
 
     def emit(self, module: nn.Module, outputs: Tensor) -> tuple[Tensor, int]:
         values = by_example(module, outputs)  # (N, O, positions)
-        precision = torch.float32 if values.device.type == "mps" else torch.float64
+        precision = finest(values.device)
         nonzero = (values != 0).to(precision).masked_fill(values.isnan(), torch.nan)
         return nonzero.sum((0, 2)), values[:, 0].numel()
 

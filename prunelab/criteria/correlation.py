@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunelab.criteria.base import Criterion
+from prunelab.criteria.members import precise
 from prunelab.granularity import Channel, Filter, Granularity, Group, Head, Kernel
 
 _MEASURES = ("pearson", "cosine")
@@ -85,7 +86,7 @@ class FilterCorrelation(Criterion):
 
 def _directions(weights: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
     """The units at length 1, (units, members), their mean taken away where `centred`; and which of them vary, bool."""
-    rows = weights if weights.device.type == "mps" else weights.double()
+    rows = precise(weights)
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)  # no square overflows
     varies = rows.amax(1) != rows.amin(1) if centred else rows.any(1)
     if centred:

@@ -26,6 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunelab.criteria.members import finest
+
 __all__ = ["bins_for", "histogram", "ksg", "quantile"]
 
 _CELLS = 1 << 19  # so many counters, or samples, are handled at a time: they stay in a core's cache
@@ -84,7 +86,7 @@ def ksg(values: Tensor, target: Tensor, neighbours: int = 3) -> Tensor:
         else:
             labels = classes.cpu().numpy()
             found.append([_ross(x, labels, neighbours) for x in rows])
-    precision = torch.float32 if values.device.type == "mps" else torch.float64
+    precision = finest(values.device)
     information = torch.tensor(found, dtype=precision, device=values.device)  # (targets, channels)
     return information[0] if target.dim() == 1 else information.T
 
@@ -165,7 +167,7 @@ def _information(codes: Tensor, levels: int, target: Tensor) -> Tensor:
 
 def _from_counts(joint: Tensor, samples: int) -> Tensor:
     """(channels,) information from counts (channels, levels, classes), the Miller-Madow correction included."""
-    precision = torch.float32 if joint.device.type == "mps" else torch.float64
+    precision = finest(joint.device)
     tables = [table.to(precision) for table in (joint.flatten(1), joint.sum(2), joint.sum(1))]
     both, left, right = (torch.xlogy(table, table).sum(1) for table in tables)
     of_both, of_left, of_right = (table.count_nonzero(1).to(precision) for table in tables)  # occupied bins

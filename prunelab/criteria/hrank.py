@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunelab.criteria.base import Criterion
+from prunelab.criteria.members import finest
 from prunelab.criteria.watching import Call, Probe
 from prunelab.granularity import Filter, Granularity
 
@@ -72,4 +73,4 @@ def _ranks(maps: Tensor) -> Tensor:
     tolerance = max(maps.shape[-2:]) * torch.finfo(maps.dtype).eps
     values = maps.to(torch.promote_types(maps.dtype, torch.float32)).where(finite[..., None, None], 0)
     ranks = torch.linalg.matrix_rank(values, rtol=tolerance)
-    return ranks.to(torch.float32 if maps.device.type == "mps" else torch.float64).where(finite, torch.nan)
+    return ranks.to(finest(maps.device)).where(finite, torch.nan)

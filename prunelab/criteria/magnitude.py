@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prunelab.criteria.base import Criterion, Evidence
+from prunelab.criteria.members import finest, precise
 
 _REDUCTIONS = ("sum", "mean")
 _NORMALIZATIONS = (None, "layer", "lamp")
@@ -80,7 +81,7 @@ class Magnitude(Criterion):
         return _layer_normalized(norms) if self.normalize == "layer" else _lamp(norms)
 
     def _norms(self, weights: Tensor, sizes: int | Tensor) -> Tensor:
-        precision = torch.float32 if weights.device.type == "mps" else torch.float64
+        precision = finest(weights.device)
         if weights.shape[1] == 0:
             return weights.new_zeros(weights.shape[0])
         if weights.shape[1] == 1:
@@ -105,7 +106,7 @@ def _lamp(norms: Tensor) -> Tensor:
 
 def _shares(norms: Tensor) -> Tensor:
     """The norms as fractions of the largest, so that no square over- or underflows."""
-    norms = norms if norms.device.type == "mps" else norms.double()
+    norms = precise(norms)
     if norms.numel() == 0:
         return norms
     largest = norms.max()

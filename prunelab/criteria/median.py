@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunelab.criteria.base import Criterion
+from prunelab.criteria.members import precise
 from prunelab.granularity import Channel, Filter, Granularity, Group, Head, Kernel
 
 _DISTANCES = 1 << 24  # so many distances are held at a time
@@ -40,7 +41,7 @@ class GeometricMedian(Criterion):
                 f"{len(weights) ** 2:.0e}: use units that are larger, such as Filter(), or leave the layer out with "
                 "exclude=[...]"
             )
-        points = weights if weights.device.type == "mps" else weights.double()  # (units, members)
+        points = precise(weights)  # (units, members)
         sums = [
             torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
             for part in points.split(max(1, _DISTANCES // max(1, len(points))))

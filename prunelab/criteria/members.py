@@ -6,17 +6,21 @@ import torch
 from torch import Tensor
 
 
+def finest(device: torch.device | None) -> torch.dtype:
+    """The type to add in: float64, where no square of a float32 over- or underflows; float32 on MPS, which has no other."""
+    return torch.float32 if device is not None and device.type == "mps" else torch.float64
+
+
 def precise(values: Tensor) -> Tensor:
-    """In float64, where squares of float32 neither over- nor underflow; in float32 on MPS, which has nothing better."""
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+    """The values in the finest type that their device has."""
+    return values.to(finest(values.device))
 
 
 def member_sums(values: Tensor) -> Tensor:
     """Sums over the members, (units,) from (units, members): added in float64, returned in float32 at least."""
     if values.shape[1] == 1:
         return values[:, 0]  # nothing to add: no copy of a whole model's weights
-    precision = torch.float32 if values.device.type == "mps" else torch.float64
-    return values.sum(1, dtype=precision).to(torch.promote_types(values.dtype, torch.float32))
+    return values.sum(1, dtype=finest(values.device)).to(torch.promote_types(values.dtype, torch.float32))
 
 
 def gradients_of(criterion: str, gradients: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunelab.criteria.base import Criterion, Subject
 from prunelab.criteria.measuring import differentiable, measuring
-from prunelab.criteria.members import member_sums, precise
+from prunelab.criteria.members import finest, member_sums, precise
 from prunelab.criteria.watching import FOLLOWERS, PerWeight
 from prunelab.targets import unwrap
 from prunelab.trace import call_arguments, device_of, map_tensors
@@ -62,7 +62,7 @@ class SynFlow(Criterion):
         """∂R/∂|w| of every weight, float64, by parameter name."""
         model = unwrap(subject.model)
         device = device_of(model)
-        precision = torch.float32 if device is not None and device.type == "mps" else torch.float64
+        precision = finest(device)
         with measuring(model), differentiable([]), _Linear():
             values = {parameter: _positive(name, parameter, precision) for name, parameter in model.named_parameters()}
             state = {name: values[parameter] for name, parameter in model.named_parameters()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunelab.criteria.base import Criterion
-from prunelab.criteria.members import member_sums
+from prunelab.criteria.members import finest, member_sums
 from prunelab.criteria.watching import Call, PerWeight, Probe
 
 
@@ -48,7 +48,7 @@ class InputNorms(Probe):
     def read(self, module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
         own = len(_layout(module)[1]) - 1  # an example has as many dimensions as the weight without its outputs
         examples = inputs.reshape(math.prod(inputs.shape[:-own]), *inputs.shape[-own:])  # (N, I, *positions)
-        precision = torch.float32 if inputs.device.type == "mps" else torch.float64
+        precision = finest(inputs.device)
         # What a weight meets is linear in the squares: one example, their sum, stands for the whole batch.
         return module, torch.linalg.vector_norm(examples, dim=0, dtype=precision).square()  # (I, *positions)
 
