@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def finest(device: torch.device | None) -> torch.dtype:
-    """The type to add in: float64, where no square of a float32 over- or underflows; float32 on MPS, which has no other."""
+    """The type to add in: float64, where no square of a float32 over- or underflows; float32 on MPS, which has none."""
     return torch.float32 if device is not None and device.type == "mps" else torch.float64
 
 
