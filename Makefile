@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # `make serve ARGS="--port 9000"`
 ARGS ?=
 
-.PHONY: help install book serve check unit browser test bench clean
+.PHONY: help install book serve check unit browser test zoo bench clean
 
 help:
 	@echo "make serve    build the course and serve it with live kernels (ARGS=\"--port 9000 --no-browser\")"
@@ -16,6 +16,7 @@ help:
 	@echo "make test     run every check: lint, types, build, unit and browser tests"
 	@echo "make check    lint and types           make unit     unit tests"
 	@echo "make browser  tests of the built book  make install  set up .venv only"
+	@echo "make zoo      shrink the architectures of other libraries, in an environment of its own (minutes)"
 	@echo "make bench    every benchmark beside its peers, as one table (minutes; wants an idle machine)"
 	@echo "make clean    remove what was built (the environment stays)"
 
@@ -42,6 +43,10 @@ browser: $(BIN)/.browser-looked-for book
 test: check $(BIN)/.browser-looked-for book
 	@$(BIN)/python -m pytest
 
+# Apart from .venv: torchvision breaks what else is there where torch is a build for the CPU (see zoo/from_torchvision.py).
+zoo: .venv-zoo/.installed
+	@.venv-zoo/bin/python -m pytest zoo
+
 # fasterai without its dependencies: fastai would bring torchvision, and the part that is measured needs neither.
 bench: $(BIN)/.test-installed
 	@$(PIP) --no-deps fasterai fastcore einops
@@ -64,6 +69,12 @@ $(BIN)/.book-installed: pyproject.toml constraints.txt | $(BIN)/python
 $(BIN)/.test-installed: $(BIN)/.book-installed
 	@echo "installing the test tools into .venv ..."
 	@$(PIP) -e ".[book,test]"
+	@touch $@
+
+.venv-zoo/.installed: zoo/requirements.txt pyproject.toml
+	@echo "installing the zoo's libraries into .venv-zoo ..."
+	@$(PYTHON) -m venv .venv-zoo
+	@.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check -r zoo/requirements.txt -e .
 	@touch $@
 
 # A browser for the tests: the one found here, or one fetched. Without any, they are skipped, or fail where CI=true.
