@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoo import from_timm, from_torchvision, from_transformers, plain
+from zoo import from_timm, from_torchvision, from_transformers, odd, plain
 from zoo.architecture import Architecture
 
-COLLECTIONS = (plain, from_torchvision, from_timm, from_transformers)
+COLLECTIONS = (plain, odd, from_torchvision, from_timm, from_transformers)
 
 
 def everything() -> list[Architecture]:
