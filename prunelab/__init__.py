@@ -12,9 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelab import criteria, evaluate, exercises, granularity, lab, regularize, schedule, scope, trace
+    from prunelab import criteria, evaluate, exercises, granularity, lab, regularize, schedule, scope, surgery, trace
     from prunelab.masks import Masks
     from prunelab.pruner import Pruner, prune, score
+    from prunelab.surgery import shrink
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,17 +31,20 @@ __all__ = [
     "schedule",
     "scope",
     "score",
+    "shrink",
+    "surgery",
     "trace",
 ]
 
 _MODULES = frozenset(
-    {"criteria", "evaluate", "exercises", "granularity", "lab", "regularize", "schedule", "scope", "trace"}
+    {"criteria", "evaluate", "exercises", "granularity", "lab", "regularize", "schedule", "scope", "surgery", "trace"}
 )
 _HOMES = {
     "Masks": "prunelab.masks",
     "Pruner": "prunelab.pruner.gradual",
     "prune": "prunelab.pruner.once",
     "score": "prunelab.pruner.once",
+    "shrink": "prunelab.surgery.shrink",
 }
 
 

@@ -83,8 +83,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; outside, the model and the random state are as they were.
+def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Evaluation mode (or training mode) without gradients inside; outside, the model and the random state are as they were.
 
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
     statistics or a cache), and the state of the random generators of the CPU and of the model's CUDA devices. The
@@ -97,7 +97,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_evaluation(modules))
+        stack.enter_context(_mode(modules, training))
         stack.enter_context(_same_buffers(modules))
         stack.enter_context(_no_fast_path())
         yield
@@ -110,16 +110,16 @@ def _refuse_lazy(model: nn.Module) -> None:
 
 
 @contextmanager
-def _evaluation(modules: Iterable[nn.Module]) -> Iterator[None]:
+def _mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     # The flag alone: `model.eval()` may be overridden with side effects (some adapters merge their weights in it).
     flags = [(module, module.training) for module in modules]
     try:
         for module, _ in flags:
-            module.training = False
+            module.training = training
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module, was_training in flags:
+            module.training = was_training
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class Op:
 class Trace:
     """One forward: its operations in the order they ran, and the values that entered and left it.
 
-    `parameters` maps each parameter's first name to its value; a shared parameter is found once. MACs are the
+    `parameters` and `buffers` map first names to values; what is shared is found once. MACs are the
     multiply-adds of matrix products and convolutions of this forward, batch included: additions of biases, element-wise
     operations, normalisation, pooling and look-ups count as none; products with padding, and with attention scores that
     a mask then discards, count.
@@ -105,6 +105,7 @@ class Trace:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
+    buffers: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:

@@ -22,13 +22,23 @@ from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
 
-def trace(model: nn.Module, example_inputs: Any, nonzero: NonzeroCounter | None = None) -> Trace:
+def trace(
+    model: nn.Module,
+    example_inputs: Any,
+    nonzero: NonzeroCounter | None = None,
+    *,
+    training: bool = False,
+    unfused: bool = False,
+) -> Trace:
     """Run `model` once on `example_inputs`, in evaluation mode, and record every operation.
 
     `example_inputs` is a tensor, a tuple of positional or a dict of keyword arguments; tensors are copied to the
     model's device. Nothing else is touched: training flags, gradients, buffers, random state, and the inputs
     themselves are as they were, also when the forward raises. A model on the meta device works: nothing is computed.
     Names are those of the model inside a `torch.compile` or data-parallel wrapper.
+
+    With `training=True` the model runs in training mode instead. With `unfused=True` recurrent layers run step by step,
+    not as one operation.
 
     With `nonzero=NonzeroCounter(model)` the nonzero elements of every weight operand are counted too: one more read of
     the weights.
@@ -45,11 +55,12 @@ def trace(model: nn.Module, example_inputs: Any, nonzero: NonzeroCounter | None 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     model = unwrap(model)
-    with undisturbed(model):
+    with undisturbed(model, training=training), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
         names = parameter_names(model)
         parameters = list(model.parameters())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
+        buffers = {name: recorder.value(buffer) for name, buffer in model.named_buffers()}
         inputs = recorder.register((args, kwargs))
         with recorder.following(model), recorder:
             try:
@@ -58,7 +69,24 @@ def trace(model: nn.Module, example_inputs: Any, nonzero: NonzeroCounter | None 
                 error.add_note(_where(model, recorder.path_of(error), args, kwargs))
                 raise
         outputs = tuple(map(recorder.value, all_of(Tensor, result)))
-        return Trace(tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs)
+        return Trace(
+            tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs, buffers
+        )
+
+
+@contextmanager
+def stepwise(wanted: bool) -> Iterator[None]:
+    """Where `wanted`, without the libraries that run a whole recurrent layer at once."""
+    if not wanted:
+        yield
+        return
+    fused = torch.backends.mkldnn.enabled
+    torch._C._set_mkldnn_enabled(False)  # flags() would warn, on exit, of settings that it does not change
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(fused)
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:

@@ -1,0 +1,167 @@
+"""`shrink`: a smaller network that computes what the masked one computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from prunelab.surgery.coupling import Coupling, Group
+from prunelab.surgery.cost import dense_macs, macs_after, params_after
+from prunelab.surgery.ledger import Verdict
+from prunelab.surgery.numbers import Numbers
+from prunelab.surgery.plan import Part, Plan
+from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse
+from prunelab.surgery.slices import Slices, slices_of
+from prunelab.surgery.labels import Label
+
+Keep = NDArray[np.bool_]
+Choice = Callable[[Coupling], "Chosen"]
+_ATTEMPTS = 60
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which units stay, what their removal adds to biases, and what to tell about it."""
+
+    keep: Keep
+    biases: dict[str, tuple[float, ...]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A smaller network that ran with the shapes it should have, its plan, and what it returned."""
+
+    model: nn.Module
+    plan: Plan
+    chosen: Chosen
+    coupling: Coupling
+    outputs: Any
+
+
+def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice) -> Built:
+    """Choose, cut, and run what is left; where the model's code cannot follow, keep those channels and start again."""
+    numbers = Numbers(model)
+    for _ in range(_ATTEMPTS):
+        chosen = choose(coupling)
+        plan = plan_for(model, coupling, chosen, numbers)
+        small = plan.apply(model)
+        result = rehearse(small, example_inputs, coupling, chosen.keep, plan.replaced)
+        if not result.failed:
+            return Built(small, plan, chosen, coupling, result.outputs)
+        if not numbers.another(result.module, coupling, chosen.keep):
+            coupling = _without_blamed(coupling, chosen.keep, result, model)
+    raise RuntimeError(
+        f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
+        f"{result.module or 'the model itself'}: {result.seen}"
+    )
+
+
+def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None) -> Plan:
+    """What the choice means for every tensor and every number."""
+    keep = chosen.keep
+    slices: dict[str, Slices] = {}
+    for name, labels in coupling.tensors.items():
+        cut = slices_of(coupling.shapes[name], labels, [coupling.kept(label, keep) for label in labels])
+        if cut is not None:
+            slices[name] = cut
+    return Plan(
+        model=type(model).__name__,
+        slices=slices,
+        attributes=numbers.updates(coupling, keep) if numbers is not None else (),
+        replaced=_replaced(model, slices),
+        biases=chosen.biases,
+        parts=tuple(_part(coupling, group, keep) for group in coupling.groups),
+        frozen=tuple(_part(coupling, group, keep) for group in coupling.frozen),
+        params=(
+            sum(p.numel() for p in model.parameters()),
+            params_after(model, coupling, keep) + _added(model, chosen),
+        ),
+        macs=(dense_macs(coupling), macs_after(coupling, keep)),
+        notes=chosen.notes,
+    )
+
+
+def _added(model: nn.Module, chosen: Chosen) -> int:
+    known = dict(model.named_parameters())
+    return sum(len(values) for name, values in chosen.biases.items() if name not in known)
+
+
+def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
+    """Attention layers of PyTorch whose heads no longer fill their width."""
+    return tuple(
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+        and (cut := slices.get(f"{path}.out_proj.weight".lstrip("."))) is not None
+        and cut.left[1] != cut.shape[1]
+    )
+
+
+def _part(coupling: Coupling, group: Group, keep: Keep) -> Part:
+    removed = int((~keep[group.units]).sum())
+    reason = "" if group.why is None else f"{group.why.reason}" + (f" ({group.why.where})" if group.why.where else "")
+    channels = len(group) if group.why is None else group.channels
+    return Part(group.name, channels, removed, group.width, group.made_by, group.members, reason)
+
+
+def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed, model: nn.Module) -> Coupling:
+    """Keep the channels that the operation touched where the network failed, and those in the same place of the other
+    modules of that class."""
+    kinds = {path: type(module) for path, module in model.named_modules()}
+    followed = coupling.followed[0]
+    blamed = np.zeros(keep.size, bool)
+    failed = followed.trace.ops[result.op] if result.op is not None else None
+    for number, op in enumerate(followed.trace.ops):
+        same = failed is not None and op.name == failed.name and kinds.get(op.module) is kinds.get(result.module)
+        if number == result.op or same:
+            labels = [f for labels in followed.returned[number] for f in labels]
+            labels += [
+                f for value in op.inputs for f in _last_seen(followed.returned, followed.trace.ops, number, value)
+            ]
+            for label in labels:
+                blamed[coupling.solution.unit_of[label]] = True
+    if not (blamed & ~keep).any():  # the code stumbled over something that no operation shows
+        for number, op in enumerate(followed.trace.ops):
+            if inside(op.module, [result.module]) or not result.module:
+                for labels in followed.returned[number]:
+                    for label in labels:
+                        blamed[coupling.solution.unit_of[label]] = True
+    if not (blamed & ~keep).any():
+        blamed |= ~keep
+    why = Verdict(f"the model's code cannot do with fewer ({result.seen.splitlines()[0][:160]})", result.module)
+    return without(coupling, blamed & ~keep | _alike(coupling, blamed & ~keep), why)
+
+
+def _last_seen(returned: list[tuple[list[Label], ...]], ops: Any, number: int, value: Any) -> list[Label]:
+    for earlier in range(number - 1, -1, -1):
+        for out, labels in zip(ops[earlier].outputs, returned[earlier], strict=True):
+            if out.id == value.id:
+                return labels
+    return []
+
+
+def _alike(coupling: Coupling, blamed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """All units of the groups that a blamed one is in."""
+    found = np.zeros_like(blamed)
+    for group in coupling.groups:
+        if blamed[group.units].any():
+            found[group.units] = True
+    return found
+
+
+def without(coupling: Coupling, units: NDArray[np.bool_], why: Verdict) -> Coupling:
+    """The same coupling, with these units among those that stay."""
+    groups, frozen = [], list(coupling.frozen)
+    for group in coupling.groups:
+        inside_ = units[group.units]
+        if inside_.any():
+            frozen.append(replace(group, units=group.units[inside_], why=why))
+        if not inside_.all():
+            groups.append(replace(group, units=group.units[~inside_]))
+    return replace(coupling, groups=tuple(groups), frozen=tuple(frozen))

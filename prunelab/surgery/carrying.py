@@ -1,0 +1,70 @@
+"""The optimizer follows the surgery: moments and momenta are cut like the parameters that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunelab.memory import memory_of
+from prunelab.surgery.slices import Slices
+from prunelab.targets import unwrap
+
+
+def carry(optimizer: Optimizer, old: nn.Module, new: nn.Module, slices: Mapping[str, Slices]) -> Optimizer:
+    """Let `optimizer`, which trains `old`, train `new` from now on, in place.
+
+    State tensors of a parameter's shape are cut as the parameter was; numbers (Adam's step) stay. Parameters that are
+    new (a bias that took up constants) join the group of their layer's weight.
+
+    Raises ValueError, and changes nothing, for an optimizer that trains none of the old network's parameters, or with
+    state of another shape.
+    """
+    names = {memory_of(p): name for name, p in reversed(list(unwrap(old).named_parameters()))}
+    fresh = dict(new.named_parameters())
+    groups, state, carried = [], {}, set()
+    for group in optimizer.param_groups:
+        params = []
+        for parameter in group["params"]:
+            name = names.get(memory_of(parameter))
+            if name is None:
+                params.append(parameter)
+                state[parameter] = optimizer.state.get(parameter, {})
+                continue
+            params.append(fresh[name])
+            carried.add(name)
+            if parameter in optimizer.state:
+                state[fresh[name]] = _cut(name, parameter, optimizer.state[parameter], slices.get(name))
+        groups.append(params)
+    if not carried:
+        raise ValueError("the optimizer trains none of the original network's parameters, so there is nothing to carry")
+    for name in fresh.keys() - set(names.values()):
+        weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")
+        for params in groups:
+            if any(p is fresh.get(weight) for p in params):
+                params.append(fresh[name])
+    for group, params in zip(optimizer.param_groups, groups, strict=True):
+        group["params"] = params
+    optimizer.state.clear()
+    optimizer.state.update({parameter: entry for parameter, entry in state.items() if entry})
+    return optimizer
+
+
+def _cut(name: str, parameter: Tensor, state: Mapping[str, Any], cut: Slices | None) -> dict[str, Any]:
+    return {key: _cut_one(f"{key!r} of {name!r}", parameter, value, cut) for key, value in state.items()}
+
+
+def _cut_one(what: str, parameter: Tensor, value: Any, cut: Slices | None) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_cut_one(what, parameter, item, cut) for item in value)
+    if not isinstance(value, torch.Tensor) or value.numel() <= 1 or cut is None:
+        return value
+    if value.shape != parameter.shape:
+        raise ValueError(
+            f"the optimizer's state {what} has shape {tuple(value.shape)}, the parameter {tuple(parameter.shape)}: how "
+            "it follows a cut is not known; make a new optimizer from small.model.parameters()"
+        )
+    return cut.keep(value)

@@ -1,0 +1,56 @@
+"""What a choice of units leaves: parameters, and multiply-adds on the same trace, without building anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.labels import Label
+from prunelab.targets import unwrap
+from prunelab.trace import Value
+from prunelab.trace.macs import find_products
+
+
+def params_after(model: nn.Module, coupling: Coupling, keep: NDArray[np.bool_]) -> int:
+    """Parameters that are left when only the kept units stay."""
+    total = 0
+    for name, parameter in unwrap(model).named_parameters():
+        shape = coupling.shape_after(parameter.shape, coupling.tensors.get(name, ()), keep)
+        total += parameter.numel() if shape is None else int(np.prod(shape))
+    return total
+
+
+def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
+    """Multiply-adds of one forward on the example inputs, when only the kept units stay."""
+    followed, total = coupling.followed[0], 0
+    for number, factors in followed.factors.items():
+        op = followed.trace.ops[number]
+        args = _smaller(op.args, factors, coupling, keep)
+        outputs = [
+            _meta(coupling.shape_after(value.shape, labels, keep) or value.shape)
+            for value, labels in zip(op.outputs, followed.returned[number], strict=True)
+        ]
+        products = find_products(op.name, outputs[0] if len(outputs) == 1 else tuple(outputs), args)
+        total += sum(macs for macs, _ in products or [])
+    return total
+
+
+def _smaller(item: Any, factors: dict[int, list[Label]], coupling: Coupling, keep: NDArray[np.bool_]) -> Any:
+    if isinstance(item, Value):
+        return _meta(coupling.shape_after(item.shape, factors.get(item.id, ()), keep) or item.shape)
+    if isinstance(item, tuple):
+        return tuple(_smaller(i, factors, coupling, keep) for i in item)
+    return item
+
+
+def _meta(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def dense_macs(coupling: Coupling) -> int:
+    return sum(op.macs for op in coupling.followed[0].trace.ops)

@@ -1,0 +1,213 @@
+"""Follow a recorded forward, operation by operation, and write into the ledger what each does to the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from prunelab.surgery.labels import Label, lift, spread, tidy, varying
+from prunelab.surgery.ledger import Ledger, Verdict
+from prunelab.trace import Op, Trace, Value
+
+Rule: TypeAlias = "Callable[[Follower, Op], None]"
+
+
+@dataclass
+class Followed:
+    """One trace, and for each of its operations, by number, the labels of what it returned.
+
+    `factors` are the labels of the arguments of products, which cost; `cuts` those that a slice was taken of.
+    """
+
+    trace: Trace
+    returned: list[tuple[list[Label], ...]] = field(default_factory=list)
+    factors: dict[int, dict[int, list[Label]]] = field(default_factory=dict)
+    cuts: dict[int, Label] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)  # value id → the parameter or buffer that it is
+
+
+class Follower:
+    """The labels of every tensor of a trace, and the ledger that the rules write to.
+
+    `tensors` are the labels of parameters and buffers, by name: they outlive one trace, so that a second one (in
+    training mode) adds to what the first one found.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], otherwise: Rule) -> None:
+        self.ledger = Ledger()
+        self.tensors: dict[str, list[Label]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.used: set[str] = set()
+        self._read: set[str] = set()  # by operations before the present one
+        self.names: dict[int, str] = {}
+        self._rules, self._otherwise = rules, otherwise
+        self._labels: dict[int, list[Label]] = {}
+        self._zero: set[int] = set()
+        self._pure: set[int] = set()
+        self._elastic: dict[int, frozenset[int]] = {}
+        self.op: Op | None = None
+
+    # --- a trace -------------------------------------------------------------------------------------------------
+
+    def follow(self, trace: Trace) -> Followed:
+        """Apply the rule of each operation in turn. What leaves the network keeps its size."""
+        self._labels, self._zero, self._pure, self._elastic, self.names = {}, set(), set(), {}, {}
+        for name, value in (*trace.parameters.items(), *trace.buffers.items()):
+            if name not in self.tensors:
+                self.tensors[name] = self.fresh(value.shape)
+                self.shapes[name] = value.shape
+            self.names[value.id] = name
+            self._labels[value.id] = self.tensors[name]
+            self._zero.add(value.id)
+            self._pure.add(value.id)
+        followed = Followed(trace, names=dict(self.names))
+        for number, op in enumerate(trace.ops):
+            self.op = op
+            if op.name == "aten::slice.Tensor":
+                dim = arguments(op)["dim"] % len(op.inputs[0].shape)
+                followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
+            self._read = set(self.used)
+            self.used.update(self.names[value.id] for value in op.inputs if value.id in self.names)
+            rule = self._rules.get(op.name.partition(".")[0].removeprefix("aten::").removesuffix("_"), self._otherwise)
+            rule(self, op)
+            if op.products:  # the rule may have told a parameter's channels apart, so only now
+                followed.factors[number] = {value.id: self.of(value) for value in op.inputs}
+            followed.returned.append(tuple(self.of(value) for value in op.outputs))
+        self.op = None
+        for value in trace.outputs:
+            for label in self.of(value):
+                self.freeze(label, "it leaves the network: the output keeps its size")
+        return followed
+
+    # --- labels of values ----------------------------------------------------------------------------------------
+
+    def fresh(self, shape: Sequence[int]) -> list[Label]:
+        """New channels for each dimension of a tensor."""
+        return [spread(self.ledger.new(size), dim, len(shape)) for dim, size in enumerate(shape) if size > 1]
+
+    def of(self, value: Value | None) -> list[Label]:
+        """The labels of a value; none for one that never was seen."""
+        return [] if value is None else self._labels.get(value.id, [])
+
+    def set(
+        self,
+        value: Value,
+        labels: Iterable[Label],
+        *,
+        zero: bool = False,
+        of: Sequence[Value] | None = None,
+        elastic: Iterable[int] = (),
+    ) -> None:
+        """`zero`: the value is zero wherever its channel is removed. `of`: what it was computed from. `elastic`: the
+        dimensions that it fills by repeating itself, as far as it is asked to."""
+        shape = value.shape
+        self._elastic[value.id] = frozenset(elastic)
+        self._labels[value.id] = [] if 0 in shape else tidy(labels)
+        (self._zero.add if zero else self._zero.discard)(value.id)
+        pure = of is not None and len(of) > 0 and all(v.id in self._pure for v in of)
+        (self._pure.add if pure else self._pure.discard)(value.id)
+
+    def untouched(self, name: str, value: Value) -> bool:
+        """Whether this is the first operation that reads the parameter, so that nobody knows its channels yet."""
+        assert self.op is not None
+        return name not in self._read and [v.id for v in self.op.inputs].count(value.id) == 1
+
+    def set_weight(self, value: Value, labels: list[Label]) -> None:
+        """Give a parameter that no operation has read yet other channels."""
+        self._labels[value.id] = self.tensors[self.names[value.id]] = labels
+
+    def extent(self, value: Value) -> list[int]:
+        """The shape, of size 1 where the value repeats itself as far as it is asked to."""
+        elastic = self._elastic.get(value.id, frozenset())
+        return [1 if dim in elastic else size for dim, size in enumerate(value.shape)]
+
+    def is_zero(self, value: Value) -> bool:
+        return value.id in self._zero
+
+    def is_weight(self, value: Value) -> bool:
+        """Whether it was computed from parameters and buffers alone."""
+        return value.id in self._pure
+
+    # --- statements ----------------------------------------------------------------------------------------------
+
+    def freeze(self, label: Label, reason: str, *, inexact: bool = False) -> None:
+        self.ledger.freeze(label, Verdict(reason, self.where, inexact))
+
+    @property
+    def where(self) -> str:
+        if self.op is None:
+            return ""
+        return f"{self.op.name} in {self.op.module or 'the model itself'}"
+
+    def along(self, value: Value | None, dim: int) -> Label | None:
+        """The channels along one dimension, (size,): ties what shares them in the other dimensions. None: none."""
+        found = None
+        for label in self.of(value):
+            assert value is not None
+            axis = dim % len(value.shape)
+            if label.shape[axis] == 1:
+                continue
+            for other in varying(label):
+                if other != axis:
+                    label = self.ledger.tie_along(label, other)
+            if found is not None:
+                self.ledger.tie(found, label.ravel())
+            found = label.ravel()
+        return found
+
+    def same(self, a: Label | None, b: Label | None, why: str) -> None:
+        """Two rows of channels of the same size share their fate; those that meet none stay, for the reason given."""
+        if a is not None and b is not None:
+            self.ledger.tie(a, b)
+        elif (only := a if a is not None else b) is not None:
+            self.freeze(only, why)
+
+    def keep_dims(self, value: Value, dims: Iterable[int], reason: str, *, inexact: bool = False) -> None:
+        """Channels that vary with one of these dimensions stay."""
+        dims = {dim % len(value.shape) for dim in dims} if value.shape else set()
+        for label in self.of(value):
+            if dims & set(varying(label)):
+                self.freeze(label, reason, inexact=inexact)
+
+    def merge(self, values: Sequence[Value], shape: Sequence[int]) -> list[Label]:
+        """The labels of an element-wise result of `shape`: what meets position by position shares its fate."""
+        dims, labels, extent = len(shape), list[Label](), [1] * len(shape)
+        for value in values:
+            size = [1] * (dims - len(value.shape)) + self.extent(value)
+            new = [lift(label, dims) for label in self.of(value)]
+            for mine in labels:
+                self._meet(mine, new, size)
+            for theirs in new:
+                self._meet(theirs, labels, extent)
+            for mine in labels:
+                for theirs in new:
+                    if set(varying(mine)) & set(varying(theirs)):
+                        self.ledger.tie(mine, theirs)
+            labels = _widest([*labels, *new])
+            extent = [max(a, b) for a, b in zip(extent, size, strict=True)]
+        return labels
+
+    def _meet(self, label: Label, others: Sequence[Label], size: Sequence[int]) -> None:
+        """A label meets a tensor of `size`: along each of its dimensions that tensor must be able to follow."""
+        for dim in varying(label):
+            if size[dim] > 1 and not any(other.shape[dim] > 1 for other in others):
+                self.freeze(label, "it meets, element by element, a tensor that cannot shrink with it")
+
+
+def _widest(labels: Sequence[Label]) -> list[Label]:
+    """Without labels that vary with no more dimensions than another one does."""
+    kept: list[Label] = []
+    for label in sorted(labels, key=lambda label: -len(varying(label))):
+        if not any(set(varying(label)) <= set(varying(other)) for other in kept):
+            kept.append(label)
+    return kept
+
+
+def arguments(op: Op) -> dict[str, Any]:
+    """The arguments of an operation by name, defaults included."""
+    schema = op.func._schema.arguments
+    bound = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    bound.update(zip((argument.name for argument in schema), op.args, strict=False))
+    bound.update(op.kwargs)
+    return bound

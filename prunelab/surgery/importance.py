@@ -1,0 +1,107 @@
+"""How important a unit is: a criterion's scores of single channels, put together over all layers that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunelab.criteria import Criterion, Magnitude
+from prunelab.granularity import Channel, Filter, Granularity
+from prunelab.pruner import score
+from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.labels import Label, varying
+from prunelab.surgery.rebuild import named_tensors
+from prunelab.targets import find_targets
+
+Aggregate: TypeAlias = Literal["mean", "sum", "max"]
+
+
+def importance(
+    model: nn.Module, coupling: Coupling, criterion: Criterion | None, aggregate: Aggregate, data: Any, loss: Any
+) -> NDArray[np.float64]:
+    """One number a unit, (units,); larger = keep. Units that nothing makes get 0.
+
+    Each parameter that makes channels is scored by `criterion` (default: the L1 norm), one number a channel. Within a
+    parameter the channels of a unit (the rows of a head) add up; over parameters `aggregate` decides.
+    """
+    rows, columns, others = _makers(model, coupling)
+    scores: dict[str, NDArray[np.float64]] = {}
+    for granularity, names in ((Filter(), rows), (Channel(), columns)):
+        scores.update(_scored(model, criterion or Magnitude(), granularity, names, data, loss))
+    scores.update(_plain_norms(model, others, criterion))
+    return _put_together(coupling, {**rows, **columns, **others}, scores, aggregate)
+
+
+def _makers(model: nn.Module, coupling: Coupling) -> tuple[dict[str, Label], dict[str, Label], dict[str, Label]]:
+    """The channels that each parameter makes, (channels,), by how they lie in it: as filters, as columns, otherwise."""
+    rows: dict[str, Label] = {}
+    columns: dict[str, Label] = {}
+    others: dict[str, Label] = {}
+    wanted = {name for group in coupling.groups for name in group.made_by}
+    targets = {t.name: t for t in find_targets(model, sorted(wanted))} if wanted else {}
+    for name in wanted:
+        target = targets.get(name)
+        for label in coupling.tensors[name]:
+            if not coupling.made[label].any():
+                continue
+            if target is None or target.obstacle or len(coupling.shapes[name]) < 2:
+                others[name] = label
+            elif target.layout.transposed:
+                per_group = label.shape[0] // target.layout.groups if label.shape[0] > 1 else 1
+                rows[name] = label[::per_group].ravel()
+            elif varying(label) == (0,):
+                rows[name] = label.ravel()
+            elif varying(label) == (1,) and len(coupling.shapes[name]) == 2:
+                columns[name] = label.ravel()
+            else:
+                others[name] = label
+    return rows, columns, others
+
+
+def _scored(
+    model: nn.Module, criterion: Criterion, granularity: Granularity, names: Mapping[str, Label], data: Any, loss: Any
+) -> dict[str, NDArray[np.float64]]:
+    if not names:
+        return {}
+    found = score(model, criterion, granularity, parameters=list(names), data=data, loss=loss)
+    return {name: values.detach().to("cpu", torch.float64).numpy() for name, values in found.items()}
+
+
+def _plain_norms(
+    model: nn.Module, labels: Mapping[str, Label], criterion: Criterion | None
+) -> dict[str, NDArray[np.float64]]:
+    """The L1 norm of the slices of parameters that no granularity can view."""
+    if labels and criterion is not None:
+        raise ValueError(
+            f"{criterion} cannot score the channels of {', '.join(labels)}, which no granularity can view; leave "
+            "criterion= out (the L1 norm works for any layout), or exclude=[...] these parameters"
+        )
+    norms = {}
+    tensors = named_tensors(model)
+    for name, label in labels.items():
+        others = [dim for dim in range(label.ndim) if label.shape[dim] == 1]
+        sizes = tensors[name].detach().abs().to("cpu", torch.float64)
+        norms[name] = (sizes.sum(others) if others else sizes).numpy().ravel()
+    return norms
+
+
+def _put_together(
+    coupling: Coupling, makers: Mapping[str, Label], scores: Mapping[str, NDArray[np.float64]], how: Aggregate
+) -> NDArray[np.float64]:
+    size = coupling.solution.why.size
+    total, seen, highest = np.zeros(size), np.zeros(size), np.full(size, -np.inf)
+    for name, label in makers.items():
+        units = coupling.solution.unit_of[label].ravel()
+        mine = np.bincount(units, weights=scores[name], minlength=size)
+        present = np.bincount(units, minlength=size) > 0
+        total += mine
+        seen += present
+        highest[present] = np.maximum(highest[present], mine[present])
+    if how == "max":
+        return np.where(seen > 0, highest, 0.0)
+    return total if how == "sum" else total / np.maximum(seen, 1)

@@ -1,0 +1,186 @@
+"""A plan: what is cut out of which tensor, as plain data that rebuilds the smaller network anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunelab.surgery.attention import SlimAttention
+from prunelab.surgery.rebuild import (
+    add_biases,
+    copied,
+    named_tensors,
+    set_attribute,
+    smaller_tensors,
+    update_attributes,
+)
+from prunelab.surgery.slices import Slices
+from prunelab.targets import unwrap
+
+_FORMAT = "prunelab.plan.1"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One coupled group, as the plan tells of it: `removed` of `channels` go. `reason` says why none can."""
+
+    name: str
+    channels: int
+    removed: int
+    width: int
+    made_by: tuple[str, ...]
+    members: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `shrink` decided.
+
+    - `slices`: {parameter or buffer: what is left of it}.
+    - `attributes`: (module, attribute, value): numbers that the model's own code holds.
+    - `replaced`: paths of `nn.MultiheadAttention` modules that become `SlimAttention`.
+    - `biases`: {parameter: constants added to it}: what removed channels contributed to the layers that read them.
+    - `parts` and `frozen`: the coupled groups, those that may be pruned and those that may not.
+    - `params`, `macs`: counts before and after. `notes`: what the reader should know.
+    """
+
+    model: str
+    slices: Mapping[str, Slices]
+    attributes: tuple[tuple[str, str, int], ...] = ()
+    replaced: tuple[str, ...] = ()
+    biases: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    frozen: tuple[Part, ...] = ()
+    params: tuple[int, int] = (0, 0)
+    macs: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+
+    # --- what it does --------------------------------------------------------------------------------------------
+
+    def apply(self, fresh_model: nn.Module) -> nn.Module:
+        """The smaller network, built from a network like the one that the plan was made for, which stays as it is.
+
+        Where only the architecture counts, because the smaller weights are loaded next, any weights will do.
+        Raises ValueError, naming the tensor, for a network with other shapes.
+        """
+        model = unwrap(fresh_model)
+        small = copied(model, smaller_tensors(model, self.slices))
+        update_attributes(small, self.slices)
+        for path in self.replaced:
+            layer = small.get_submodule(path)
+            assert isinstance(layer, nn.MultiheadAttention)
+            parent, _, name = path.rpartition(".")
+            setattr(small.get_submodule(parent), name, SlimAttention.of(layer))
+        for path, attribute, value in self.attributes:
+            set_attribute(small, path, attribute, value)
+        add_biases(small, {name: self._left(name, values) for name, values in self.biases.items()})
+        return small
+
+    def masked(self, model: nn.Module) -> nn.Module:
+        """A copy of `model`, shapes as they are, in which every slice that goes is zero and the constants are added:
+        it computes what the smaller network computes."""
+        model = unwrap(model)
+        zeroed = {}
+        tensors = named_tensors(model)
+        for name, cut in self.slices.items():
+            tensor = tensors[name]
+            value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
+            zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+        masked = copied(model, zeroed)
+        add_biases(masked, self.biases)
+        return masked
+
+    def _left(self, name: str, values: tuple[float, ...]) -> tuple[float, ...]:
+        """The constants of the channels that stay."""
+        weight = self.slices.get(name) or self.slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
+        if weight is None:
+            return values
+        for cut in weight.cuts:
+            if cut.dims == (0,) and cut.sizes == (len(values),):
+                return tuple(values[i] for i in cut.kept)
+        return values
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dictionaries only: what JSON can hold."""
+        return {
+            "format": _FORMAT,
+            "model": self.model,
+            "slices": {name: cut.to_dict() for name, cut in self.slices.items()},
+            "attributes": [list(entry) for entry in self.attributes],
+            "replaced": list(self.replaced),
+            "biases": {name: list(values) for name, values in self.biases.items()},
+            "parts": [_part_to_dict(part) for part in self.parts],
+            "frozen": [_part_to_dict(part) for part in self.frozen],
+            "params": list(self.params),
+            "macs": list(self.macs),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`. Raises ValueError for anything else."""
+        if data.get("format") != _FORMAT:
+            raise ValueError(
+                f"this is no plan written by prunelab: its format is {data.get('format')!r}, not {_FORMAT!r}"
+            )
+        return cls(
+            model=data["model"],
+            slices={name: Slices.from_dict(cut) for name, cut in data["slices"].items()},
+            attributes=tuple((path, attribute, value) for path, attribute, value in data["attributes"]),
+            replaced=tuple(data["replaced"]),
+            biases={name: tuple(values) for name, values in data["biases"].items()},
+            parts=tuple(_part_from_dict(part) for part in data["parts"]),
+            frozen=tuple(_part_from_dict(part) for part in data["frozen"]),
+            params=tuple(data["params"]),
+            macs=tuple(data["macs"]),
+            notes=tuple(data["notes"]),
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON. An existing file is replaced whole."""
+        target = Path(path).resolve()
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read what `save` wrote. Raises FileNotFoundError, or ValueError where it is no plan."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{os.fspath(path)!r} is not JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise ValueError(f"{os.fspath(path)!r} holds no plan")
+        return cls.from_dict(data)
+
+    def __str__(self) -> str:
+        from prunelab.surgery.telling import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from prunelab.surgery.telling import to_html
+
+        return to_html(self)
+
+
+def _part_to_dict(part: Part) -> dict[str, Any]:
+    return {**vars(part), "made_by": list(part.made_by), "members": list(part.members)}
+
+
+def _part_from_dict(data: Mapping[str, Any]) -> Part:
+    return Part(**{**data, "made_by": tuple(data["made_by"]), "members": tuple(data["members"])})

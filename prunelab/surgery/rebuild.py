@@ -1,0 +1,146 @@
+"""Build the smaller network: a copy of the modules around smaller tensors, their numbers brought into line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from prunelab.memory import memory_of
+from prunelab.surgery.slices import Slices
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers under their first names."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
+    """A deep copy of `model` in which the named parameters and buffers are other ones. Nothing large is copied twice.
+
+    Raises TypeError, with what went wrong, for a model that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    tensors = named_tensors(model)
+    by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and (value := by_memory.get(memory_of(tensor))) is not None:
+                memo[id(tensor)] = value
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise TypeError(
+            f"{type(model).__name__} cannot be copied ({error}); pruning builds a new network and needs copy.deepcopy"
+        ) from error
+
+
+def smaller_tensors(model: nn.Module, slices: Mapping[str, Slices]) -> dict[str, Tensor]:
+    """The tensors that change, smaller. A parameter stays one, with its `requires_grad`; gradients are not kept."""
+    small: dict[str, Tensor] = {}
+    tensors = named_tensors(model)
+    for name, cut in slices.items():
+        if name not in tensors:
+            raise ValueError(
+                f"{type(model).__name__} has no parameter or buffer {name!r}: the plan is another network's"
+            )
+        tensor = tensors[name]
+        try:
+            left = cut.keep(tensor.detach())
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from None
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+            left = left.contiguous(memory_format=torch.channels_last)
+        small[name] = nn.Parameter(left, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else left
+    return small
+
+
+def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
+    """Bring the numbers of PyTorch's own modules (`out_channels`, `num_features`, `groups`, ...) into line."""
+    first: dict[Any, str] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        first.setdefault(memory_of(tensor), name)
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        cut = None if weight is None else slices.get(first[memory_of(weight)])
+        if isinstance(module, _ConvNd):
+            if weight is not None and cut is not None:
+                _update_convolution(module, weight, cut)
+        elif isinstance(module, nn.RNNBase):
+            _update_recurrent(module)
+        else:
+            _update(module, weight)
+
+
+def _update(module: nn.Module, weight: Tensor | None) -> None:
+    if isinstance(module, _NormBase):
+        held = weight if weight is not None else module._buffers.get("running_mean")
+        module.num_features = module.num_features if held is None else held.numel()
+    elif weight is None:
+        return
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = weight.shape
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        module.embedding_dim = weight.shape[1]
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = weight.numel()
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.numel()
+
+
+def _update_convolution(module: _ConvNd, weight: Tensor, cut: Slices) -> None:
+    # Both layouts, (O, I/g, ...) and transposed (I, O/g, ...), run over all groups along dimension 0.
+    alive = cut.mask().flatten(1).any(1).reshape(module.groups, -1).any(1)
+    module.groups = int(alive.sum())
+    ends = weight.shape[0], weight.shape[1] * module.groups
+    module.in_channels, module.out_channels = ends if isinstance(module, _ConvTransposeNd) else ends[::-1]
+
+
+def _update_recurrent(module: nn.RNNBase) -> None:
+    hidden = module._parameters["weight_hh_l0"]
+    inputs = module._parameters["weight_ih_l0"]
+    assert hidden is not None
+    assert inputs is not None
+    module.hidden_size = hidden.shape[1] if module.proj_size == 0 else hidden.shape[0] // 4
+    module.proj_size = module.proj_size and hidden.shape[1]
+    module.input_size = inputs.shape[1]
+
+
+def set_attribute(model: nn.Module, path: str, attribute: str, value: int) -> None:
+    """`attribute` may name an entry of a list: "sizes[1]"."""
+    module = model.get_submodule(path)
+    name, _, index = attribute.partition("[")
+    if not index:
+        setattr(module, name, value)
+        return
+    held = getattr(module, name)
+    entries = list(held)
+    entries[int(index.rstrip("]"))] = value
+    setattr(module, name, type(held)(entries))
+
+
+def add_biases(model: nn.Module, biases: Mapping[str, Iterable[float]]) -> None:
+    """Add constants to biases, by parameter name; a layer that has none gets one."""
+    for name, values in biases.items():
+        path, _, last = name.rpartition(".")
+        module = model.get_submodule(path)
+        held = module._parameters.get(last)
+        weight = module._parameters.get("weight")
+        like = held if held is not None else weight
+        assert like is not None
+        added = torch.tensor(list(values), dtype=torch.float64)
+        if held is None:
+            value = added.to(like.device, like.dtype)
+            setattr(module, last, nn.Parameter(value, like.requires_grad))
+        else:
+            with torch.no_grad():
+                held.copy_((held.detach().to("cpu", torch.float64) + added).to(held.dtype))

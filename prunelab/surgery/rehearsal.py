@@ -1,0 +1,95 @@
+"""Run the smaller network and compare, operation by operation, the shapes that it has with those it should have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunelab.surgery.coupling import Coupling
+from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace.recorder import Recorder, stepwise
+
+
+class Mismatch(Exception):  # noqa: N818 - not an error of anybody's: it ends the rehearsal early
+    """An operation returned another shape than expected."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What the network returned, or where it first went wrong: `op`, the number of the operation in the trace of the
+    large network (None where that is not known), the module that was running, and what was seen."""
+
+    outputs: Any = None
+    failed: bool = False
+    op: int | None = None
+    module: str = ""
+    seen: str = ""
+
+
+class _Watch(Recorder):
+    """Compares with what is expected for as long as the same operations run."""
+
+    def __init__(self, expected: Sequence[tuple[int, str, tuple[Any, ...]]], skip: Sequence[str]) -> None:
+        super().__init__(())
+        self._expected, self._skip = expected, tuple(skip)
+        self.at, self.diverged = 0, False
+        self.mismatch: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if self.ops:
+            op = self.ops.pop()
+            if not self.diverged and not inside(op.module, self._skip):
+                self._compare(op)
+        return result
+
+    def _compare(self, op: Any) -> None:
+        if self.at >= len(self._expected):
+            self.diverged = True
+            return
+        _, name, shapes = self._expected[self.at]
+        if name != op.name:
+            self.diverged = True  # another path through the code: only the results can be compared
+            return
+        found = tuple(value.shape for value in op.outputs)
+        if any(want is not None and want != have for want, have in zip(shapes, found, strict=False)):
+            self.mismatch = f"{name} returned {list(found)} where {list(shapes)} was expected"
+            raise Mismatch(self.mismatch)
+        self.at += 1
+
+
+def inside(module: str, paths: Sequence[str]) -> bool:
+    return any(module == path or module.startswith(f"{path}.") for path in paths)
+
+
+def rehearse(
+    small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
+) -> Rehearsed:
+    """One forward of the smaller network, watched."""
+    followed = coupling.followed[0]
+    expected = []
+    for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
+        if inside(op.module, replaced):
+            continue
+        shapes = tuple(
+            coupling.shape_after(value.shape, labels, keep) if labels else value.shape
+            for value, labels in zip(op.outputs, returned, strict=True)
+        )
+        expected.append((number, op.name, shapes))
+    watch = _Watch(expected, replaced)
+    unfused = any(isinstance(module, nn.RNNBase) for module in small.modules())
+    with undisturbed(small), torch.no_grad(), stepwise(unfused):
+        args, kwargs = call_arguments(example_inputs, device_of(small))
+        with watch.following(small), watch:
+            try:
+                return Rehearsed(small(*args, **kwargs))
+            except Exception as error:
+                at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
+                place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
+                return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")

@@ -1,0 +1,19 @@
+"""What each operation of the dispatcher does to channels: one rule an operation, a table from names to rules."""
+
+from __future__ import annotations
+
+from prunelab.surgery.follow import Rule
+from prunelab.surgery.rules import creation, indexing, movement, normalisation, pointwise, products, reduction, spatial
+
+RULES: dict[str, Rule] = {
+    **creation.RULES,
+    **indexing.RULES,
+    **movement.RULES,
+    **normalisation.RULES,
+    **products.RULES,
+    **reduction.RULES,
+    **spatial.RULES,
+    **pointwise.RULES,
+}
+
+__all__ = ["RULES"]

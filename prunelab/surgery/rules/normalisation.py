@@ -1,0 +1,103 @@
+"""Normalisation: exact where each channel is normalised alone, not where its statistics run over the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.labels import spread, varying
+from prunelab.trace import Op, Value
+
+
+def _affine(run: Follower, x: Value, parts: Sequence[Value | None], dim: int) -> None:
+    """Per-channel scales, shifts and statistics (C,) go with the channels of `x` along `dim`."""
+    ids = run.along(x, dim)
+    for part in parts:
+        if part is not None and x.shape[dim] > 1:
+            run.same(ids, run.along(part, 0), "it is scaled or shifted by a tensor that cannot shrink with it")
+
+
+def batch_norm(run: Follower, op: Op) -> None:
+    """x (B, C, …): each channel alone, so removal is exact. A zeroed scale and shift make the channel zero."""
+    named = arguments(op)
+    x, scale = named["input"], named.get("weight")
+    _affine(run, x, [scale, named.get("bias"), named.get("running_mean"), named.get("running_var")], 1)
+    out = op.outputs[0]
+    if run.is_weight(x):  # a weight that is standardised over what it reads
+        dims = [dim for dim in range(len(x.shape)) if dim != 1]
+        run.keep_dims(x, dims, "its weight is standardised over it", inexact=True)
+    run.set(out, run.of(x), zero=scale is not None, of=[x])
+    for extra in op.outputs[1:]:
+        run.set(extra, [])
+
+
+def layer_norm(run: Follower, op: Op) -> None:
+    named = arguments(op)
+    x = named["input"]
+    dims = range(len(x.shape) - len(named["normalized_shape"]), len(x.shape))
+    parts = [part for part in (named.get("weight"), named.get("bias")) if part is not None]
+    run.keep_dims(x, dims, f"{_title(op)} takes its statistics over it", inexact=True)
+    labels = run.merge([x, *parts], x.shape)
+    run.set(op.outputs[0], labels)
+    for extra in op.outputs[1:]:
+        run.set(extra, [])
+
+
+def group_norm(run: Follower, op: Op) -> None:
+    named = arguments(op)
+    x, groups = named["input"], named.get("group", named.get("num_groups"))
+    run.keep_dims(x, [1], "GroupNorm takes its statistics over the channels of a group", inexact=True)
+    _affine(run, x, [named.get("weight"), named.get("bias")], 1)
+    ids = run.along(x, 1)
+    labels = [label for label in run.of(x) if label.shape[1] == 1]
+    if ids is not None:
+        run.ledger.balance(ids.reshape(groups, -1))
+        labels.append(spread(ids, 1, len(x.shape)))
+    run.set(op.outputs[0], labels)
+    for extra in op.outputs[1:]:
+        run.set(extra, [])
+
+
+def softmax(run: Follower, op: Op) -> None:
+    """Along `dim` the results add up to one, so there every position counts."""
+    x = op.inputs[0]
+    run.keep_dims(x, [arguments(op)["dim"]], "softmax runs over it", inexact=True)
+    run.set(op.outputs[0], run.of(x))
+
+
+def weight_norm(run: Follower, op: Op) -> None:
+    """v · g / ‖v‖: a zeroed slice of v leaves the norm of the rest as it is."""
+    named = arguments(op)
+    v, g, dim = named["v"], named["g"], named.get("dim", 0)
+    for label in run.of(g):
+        if varying(label) == (dim,) and (ids := run.along(v, dim)) is not None:
+            run.ledger.tie(label.ravel(), ids)
+    run.set(op.outputs[0], run.of(v), zero=True, of=[v, g])
+    for extra in op.outputs[1:]:
+        run.set(extra, [])
+
+
+def _title(op: Op) -> str:
+    return "RMSNorm" if "rms" in op.name else "LayerNorm"
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        [
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "batch_norm",
+            "cudnn_batch_norm",
+            "_native_batch_norm_legit_functional",
+            "miopen_batch_norm",
+            "_batch_norm_with_update",
+            "_batch_norm_no_update",
+        ],
+        batch_norm,
+    ),
+    **dict.fromkeys(["native_layer_norm", "layer_norm", "rms_norm", "_fused_rms_norm"], layer_norm),
+    **dict.fromkeys(["native_group_norm", "group_norm"], group_norm),
+    **dict.fromkeys(["_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax"], softmax),
+    "_weight_norm_interface": weight_norm,
+}

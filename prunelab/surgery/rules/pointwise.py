@@ -1,0 +1,181 @@
+"""Element by element: what meets shares its fate. And what happens to operations that no rule knows."""
+
+from __future__ import annotations
+
+import torch
+
+from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.trace import Op
+
+# Functions f with f(0) = 0: where their argument is zero because its channel is removed, so is the result.
+_KEEP_ZERO = frozenset(
+    [
+        "abs",
+        "asin",
+        "asinh",
+        "atan",
+        "atanh",
+        "ceil",
+        "celu",
+        "elu",
+        "erf",
+        "expm1",
+        "floor",
+        "frac",
+        "gelu",
+        "hardshrink",
+        "hardswish",
+        "leaky_relu",
+        "log1p",
+        "mish",
+        "neg",
+        "prelu",
+        "_prelu_kernel",
+        "relu",
+        "relu6",
+        "round",
+        "rrelu",
+        "selu",
+        "sgn",
+        "sign",
+        "silu",
+        "sin",
+        "sinh",
+        "softshrink",
+        "softsign",
+        "sqrt",
+        "square",
+        "tan",
+        "tanh",
+        "trunc",
+        "clone",
+        "detach",
+        "alias",
+        "_to_copy",
+        "lift_fresh",
+        "contiguous",
+        "native_dropout",
+        "nan_to_num",
+        "threshold",
+        "conj_physical",
+    ]
+)
+
+
+def elementwise(run: Follower, op: Op) -> None:
+    """Every tensor argument meets every other."""
+    values = op.inputs
+    for value in op.outputs:
+        labels = run.merge(values, value.shape)
+        dims = len(value.shape)
+        sizes = [[1] * (dims - len(v.shape)) + run.extent(v) for v in values]
+        elastic = [dim for dim, size in enumerate(value.shape) if size > 1 and all(s[dim] == 1 for s in sizes)]
+        run.set(value, labels, zero=_stays_zero(run, op), of=values, elastic=elastic)
+
+
+def _stays_zero(run: Follower, op: Op) -> bool:
+    name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
+    zeros = [run.is_zero(value) for value in op.inputs]
+    if not zeros:
+        return False
+    if name in {"mul", "logical_and", "bitwise_and"}:
+        return any(zeros)
+    if name in {"div", "pow", "true_divide"}:
+        exponent = op.args[1] if len(op.args) > 1 else None
+        return zeros[0] and not (name == "pow" and isinstance(exponent, int | float) and exponent <= 0)
+    if name in {"add", "sub", "where", "lerp", "maximum", "minimum", "addcmul", "addcdiv", "copy", "rsub"}:
+        scalar = next((a for a in op.args[1:2] if isinstance(a, int | float) and not isinstance(a, bool)), 0)
+        return all(zeros[1:] if name == "where" and len(zeros) > 2 else zeros) and scalar == 0
+    if name in {"hardtanh", "clamp", "clamp_min", "clamp_max"}:
+        low, high = _bounds(op)
+        return zeros[0] and (low is None or low <= 0) and (high is None or high >= 0)
+    return name in _KEEP_ZERO and zeros[0]
+
+
+def _bounds(op: Op) -> tuple[float | None, float | None]:
+    named = arguments(op)
+    low = named.get("min_val", named.get("min"))
+    high = named.get("max_val", named.get("max"))
+    numbers = [bound if isinstance(bound, int | float) else None for bound in (low, high)]
+    return numbers[0], numbers[1]
+
+
+def fill(run: Follower, op: Op) -> None:
+    """In place, from nothing but numbers: the tensor keeps its channels."""
+    value = op.outputs[0]
+    run.set(value, run.of(value), zero=op.name.startswith("aten::zero_"))
+
+
+def nothing(run: Follower, op: Op) -> None:
+    """Returns numbers, or tensors whose size has nothing to do with channels."""
+    for value in op.outputs:
+        run.set(value, [])
+
+
+def otherwise(run: Follower, op: Op) -> None:
+    """No rule has this name: element-wise operations say so themselves; what any other one touches stays."""
+    if torch.Tag.pointwise in getattr(op.func, "tags", ()) and op.outputs:
+        elementwise(run, op)
+        return
+    for value in op.inputs:
+        for label in run.of(value):
+            run.freeze(label, f"it goes through {op.name}, an operation without a rule")
+    for value in op.outputs:
+        run.set(value, [])
+
+
+_ELEMENTWISE = [
+    "clone",
+    "detach",
+    "alias",
+    "_to_copy",
+    "lift_fresh",
+    "contiguous",
+    "copy",
+    "where",
+    "masked_fill",
+    "native_dropout",
+    "_prelu_kernel",
+    "prelu",
+    "rrelu",
+    "rrelu_with_noise",
+    "to",
+    "copy_",
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "_conj",
+    "view_as_real",
+    "fake_quantize",
+    "lerp",
+    "hardtanh",
+    "leaky_relu",
+    "threshold",
+    "elu",
+    "celu",
+    "nan_to_num",
+    "isnan",
+    "bitwise_not",
+    "view_as",
+    "lift",
+    "_conj_physical",
+]
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(["fill", "zero", "normal", "uniform", "bernoulli", "exponential", "random"], fill),
+    **dict.fromkeys(
+        [
+            "_local_scalar_dense",
+            "item",
+            "sym_size",
+            "is_nonzero",
+            "equal",
+            "_assert_async",
+            "_assert_scalar",
+            "set_",
+            "resize_",
+        ],
+        nothing,
+    ),
+}

@@ -1,0 +1,283 @@
+"""Matrix products, convolutions and attention: where channels are made, and where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.labels import Label, spread, varying
+from prunelab.surgery.rules.pointwise import otherwise
+from prunelab.trace import Op, Value
+
+_UNREAD = "it is multiplied with something that cannot shrink with it: the network's input, or an index"
+_INSIDE = "it is summed over in a product of activations: a dimension inside an attention head, whose scale counts them"
+
+
+def contract(run: Follower, pattern: str, a: Value, b: Value, out: Value) -> None:
+    """A product like einsum's, `pattern` = "mk,kn->mn", of two tensors; the label of the result is set.
+
+    A letter that both have and the result has not is summed over: there the channels of one are those of the other.
+    A letter that all have is a batch: one product for each.
+    """
+    left, right, result = (*pattern.partition("->")[0].split(","), pattern.partition("->")[2])
+    weights = [run.is_weight(a), run.is_weight(b)]
+    for letter in sorted(set(left) & set(right) - set(result)):
+        one, other = _inner(run, a, left.index(letter)), _inner(run, b, right.index(letter))
+        if a.shape[left.index(letter)] == 1:
+            continue
+        run.same(one, other, _UNREAD)
+        if not any(weights) and one is not None:
+            run.freeze(one, _INSIDE, inexact=True)
+    found: list[Label] = []
+    for value, letters, is_weight in ((a, left, weights[0]), (b, right, weights[1])):
+        for label in run.of(value):
+            label = _without(label, [i for i, letter in enumerate(letters) if letter not in result])
+            if not varying(label):
+                continue
+            if is_weight:
+                run.ledger.made(label)
+            order = [letters.index(letter) if letter in letters else None for letter in result]
+            found.append(_place(label, order))
+    shapes = {
+        letter: size for letters, v in ((left, a), (right, b)) for letter, size in zip(letters, v.shape, strict=True)
+    }
+    for letter in set(left) & set(right) & set(result):
+        _batch(run, a, left, b, right, letter, shapes[letter])
+    for i, mine in enumerate(found):
+        for theirs in found[:i]:
+            if set(varying(mine)) & set(varying(theirs)):
+                run.ledger.tie(mine, theirs)
+    run.set(out, found, zero=run.is_zero(a) or run.is_zero(b), of=[a, b])
+
+
+def _inner(run: Follower, value: Value, dim: int) -> Label | None:
+    """The channels along a dimension that is summed over: those of one head go together."""
+    found = None
+    for label in run.of(value):
+        if label.shape[dim] == 1:
+            continue
+        if varying(label) != (dim,):
+            run.ledger.tie_along(label, dim)  # removed head by head, not one dimension of a head
+            continue
+        found = label.ravel() if found is None else found
+    return found
+
+
+def _without(label: Label, dims: Sequence[int]) -> Label:
+    return (
+        label.take([0], axis=dims[0])
+        if len(dims) == 1
+        else label[tuple(slice(0, 1) if d in dims else slice(None) for d in range(label.ndim))]
+    )
+
+
+def _place(label: Label, order: Sequence[int | None]) -> Label:
+    """The dimensions of `label` in another order; None stands for one that it has not."""
+    present = [i for i in order if i is not None]
+    dropped = [i for i in range(label.ndim) if i not in present]
+    moved = label.transpose([*dropped, *present]).reshape([label.shape[i] for i in present])
+    shape = iter(moved.shape)
+    return moved.reshape([1 if i is None else next(shape) for i in order])
+
+
+def _batch(run: Follower, a: Value, left: str, b: Value, right: str, letter: str, size: int) -> None:
+    """Channels along a batch dimension need partners on the other side."""
+    if size == 1:
+        return
+    mine = [label for label in run.of(a) if label.shape[left.index(letter)] > 1]
+    theirs = [label for label in run.of(b) if label.shape[right.index(letter)] > 1]
+    if bool(mine) != bool(theirs):
+        extents = run.extent(b)[right.index(letter)] if mine else run.extent(a)[left.index(letter)]
+        for label in (*mine, *theirs) if extents > 1 else ():
+            run.freeze(label, "it is multiplied, one by one, with something that cannot shrink with it")
+
+
+def _rule(pattern: str, first: int = 0) -> Rule:
+    def rule(run: Follower, op: Op) -> None:
+        a, b = op.args[first], op.args[first + 1]
+        out = op.outputs[0]
+        contract(run, pattern, a, b, out)
+        if first:  # addmm: the bias is added
+            zero = run.is_zero(out) and run.is_zero(op.args[0])
+            labels = _with_bias(run, op.args[0], out)
+            run.set(out, labels, zero=zero)
+
+    return rule
+
+
+def _with_bias(run: Follower, bias: Value, out: Value) -> list[Label]:
+    """What was computed meets the bias (which may stand for it alone where nothing else has channels)."""
+    return run.merge([out, bias], out.shape)
+
+
+def linear(run: Follower, op: Op) -> None:
+    """x (…, I), weight (O, I), bias (O,)."""
+    named = arguments(op)
+    x, weight, bias, out = named["input"], named["weight"], named.get("bias"), op.outputs[0]
+    batch = "abcdefgh"[: len(x.shape) - 1]
+    contract(run, f"{batch}k,nk->{batch}n" if len(weight.shape) == 2 else f"{batch}k,k->{batch}", x, weight, out)
+    if bias is not None:
+        run.set(out, _with_bias(run, bias, out), zero=run.is_zero(out) and run.is_zero(bias))
+
+
+def convolution(run: Follower, op: Op) -> None:
+    """x (B, I, …), weight (O, I/g, …), or (I, O/g, …) where it is transposed."""
+    named = arguments(op)
+    x, weight, bias, out = named["input"], named["weight"], named.get("bias"), op.outputs[0]
+    groups, transposed = named["groups"], named["transposed"]
+    dims = len(x.shape)
+    run.keep_dims(x, range(2, dims), "it lies along an axis of the image")
+    run.keep_dims(weight, range(2, dims), "it lies along an axis of the kernel")
+    read = run.along(x, 1)
+    if groups == 1:
+        made = run.along(weight, 1 if transposed else 0)
+        reads = run.along(weight, 0 if transposed else 1)
+        if x.shape[1] > 1:
+            run.same(read, reads, _UNREAD)
+    else:
+        made = _grouped(run, read, x.shape[1], weight, groups, transposed)
+    outputs = out.shape[1]
+    if bias is not None and outputs > 1:
+        run.same(made, run.along(bias, 0), "its bias cannot shrink with it")
+    labels = [label for label in run.of(x) if varying(label) == (0,)]
+    if made is not None:
+        run.ledger.made(made)
+        labels.append(spread(made, 1, dims))
+    run.set(out, labels, zero=True)
+
+
+def _grouped(
+    run: Follower, read: Label | None, inputs: int, weight: Value, groups: int, transposed: bool
+) -> Label | None:
+    """Channels made by a grouped convolution, (O,). As many go from each group, or whole groups."""
+    per_in = inputs // groups
+    per_out = weight.shape[1] if transposed else weight.shape[0] // groups
+    own = run.along(weight, 0)  # ordinary: what it makes; transposed: what it reads, both over all groups
+    whole_groups = per_in == 1 or per_out == 1
+    size = per_out if transposed else per_in  # along dimension 1, within a group
+    inner = None
+    if size > 1:
+        inner = _inner_of_groups(run, weight, groups, size)
+    first, second = (own, inner) if not transposed else (inner, own)  # (made, reads)
+    made = first if first is None or first.size == groups * per_out else None
+    if transposed and per_out == 1:
+        made = own if per_in == 1 else _one_a_group(run, own, groups)
+    reads = second
+    if not transposed and per_in == 1:
+        reads = None if made is None else _one_a_group(run, made, groups)
+    if read is None:
+        for label in (made, reads):
+            if label is not None:
+                run.freeze(label, _UNREAD)
+        return made
+    if reads is not None:
+        run.ledger.tie(read, reads)
+    if whole_groups and made is not None:
+        box = made.reshape(groups, -1)
+        run.ledger.tie(box, read.reshape(groups, -1)[:, :1])
+        run.ledger.tie(read.reshape(groups, -1), read.reshape(groups, -1)[:, :1])
+    elif made is not None:
+        run.ledger.balance(made.reshape(groups, -1))
+        run.ledger.balance(read.reshape(groups, -1))
+    return made
+
+
+def _one_a_group(run: Follower, label: Label | None, groups: int) -> Label | None:
+    """All channels of a group share their fate; one for each group."""
+    if label is None:
+        return None
+    box = label.reshape(groups, -1)
+    run.ledger.tie(box, box[:, :1])
+    return box[:, 0]
+
+
+def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> Label | None:
+    """Channels along the weight's dimension 1, (groups · size,): every group has its own where nobody else cares."""
+    dim = 1
+    for label in run.of(weight):
+        if label.shape[dim] == size and label.shape[0] > 1:  # already told apart, by an earlier call
+            return label.reshape(weight.shape[0], size)[:: weight.shape[0] // groups].ravel()
+    name = run.names.get(weight.id)
+    if name is not None and run.untouched(name, weight):
+        ids = run.ledger.new(groups * size).reshape(groups, size)
+        rows = np.repeat(ids, weight.shape[0] // groups, axis=0)
+        shape = (weight.shape[0], size, *[1] * (len(weight.shape) - 2))
+        others = [label for label in run.of(weight) if label.shape[dim] == 1]
+        run.set_weight(weight, [*others, rows.reshape(shape)])
+        return ids.ravel()
+    ids = run.along(weight, dim)
+    return None if ids is None else np.tile(ids, groups)
+
+
+def attention(run: Follower, op: Op) -> None:
+    """q (B, H, S, D), k (B, H', T, D), v (B, H', T, E) → (B, H, S, E), H a multiple of H'."""
+    q, k, v = (op.args[i] for i in range(3))
+    out = op.outputs[0]
+    for value in (q, k):
+        for label in run.of(value):
+            if label.shape[3] > 1:
+                if varying(label) == (3,):
+                    run.freeze(label, _INSIDE, inexact=True)
+                else:
+                    run.ledger.tie_along(label, 3)
+    run.same(_width(run, q), _width(run, k), _UNREAD)
+    heads = [run.along(value, 1) for value in (q, k, v)]
+    queries, keys, values = heads
+    for partner in (keys, values):
+        if partner is not None and queries is not None:
+            run.ledger.tie(queries.reshape(partner.size, -1), partner[:, None])
+        elif (only := queries if queries is not None else partner) is not None and k.shape[1] > 1:
+            run.freeze(only, _UNREAD)
+        elif queries is not None:  # one key and value head for all queries: any query head may go
+            continue
+    for value in (q, k, v):
+        run.keep_dims(value, [2], "it lies along the sequence")
+    labels = [] if queries is None else [spread(queries, 1, 4)]
+    for label in run.of(v):
+        if label.shape[3] > 1:
+            times = q.shape[1] // label.shape[1] if label.shape[1] > 1 else 1
+            labels.append(np.repeat(label, times, axis=1))
+    if len(labels) == 2 and labels[1].shape[1] > 1:
+        run.ledger.tie(*labels)
+        labels = labels[1:]
+    run.set(out, labels, zero=run.is_zero(v))
+    for extra in op.outputs[1:]:
+        run.set(extra, [])
+
+
+def _width(run: Follower, value: Value) -> Label | None:
+    only = [label for label in run.of(value) if varying(label) == (3,)]
+    return only[0].ravel() if only else None
+
+
+def bilinear(run: Follower, op: Op) -> None:
+    otherwise(run, op)
+
+
+_CONVOLUTIONS = ["convolution", "_convolution", "convolution_overrideable", "cudnn_convolution", "mkldnn_convolution"]
+_ATTENTION = [
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "_scaled_dot_product_attention_math",
+    "scaled_dot_product_attention",
+]
+
+RULES: dict[str, Rule] = {
+    "mm": _rule("mk,kn->mn"),
+    "addmm": _rule("mk,kn->mn", first=1),
+    "_addmm_activation": _rule("mk,kn->mn", first=1),
+    "bmm": _rule("bmk,bkn->bmn"),
+    "baddbmm": _rule("bmk,bkn->bmn", first=1),
+    "mv": _rule("mk,k->m"),
+    "addmv": _rule("mk,k->m", first=1),
+    "dot": _rule("k,k->"),
+    "vdot": _rule("k,k->"),
+    "linear": linear,
+    **dict.fromkeys(_CONVOLUTIONS, convolution),
+    **dict.fromkeys(_ATTENTION, attention),
+}

@@ -1,0 +1,56 @@
+"""Pooling, resizing, padding of images: each channel alone, the axes of the image as they are."""
+
+from __future__ import annotations
+
+from prunelab.surgery.follow import Follower, Rule
+from prunelab.surgery.labels import varying
+from prunelab.trace import Op
+
+_POOLS = [
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "mkldnn_adaptive_avg_pool2d",
+    "fractional_max_pool2d",
+]
+_RESIZES = [
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_linear1d",
+    "upsample_trilinear3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "grid_sampler_2d",
+]
+_AXES = {"1d": 1, "2d": 2, "3d": 3}
+
+
+def spatial(run: Follower, op: Op) -> None:
+    """The last one, two or three dimensions are the image; what varies with them stays."""
+    x = op.inputs[0]
+    axes = next((n for ending, n in _AXES.items() if ending in op.name), len(x.shape) - 2)
+    image = set(range(len(x.shape) - axes, len(x.shape)))
+    run.keep_dims(x, image, "it lies along an axis of the image")
+    labels = [label for label in run.of(x) if not set(varying(label)) & image]
+    for value in op.outputs:
+        run.set(value, labels, zero=run.is_zero(x))
+
+
+RULES: dict[str, Rule] = dict.fromkeys((*_POOLS, *_RESIZES), spatial)

@@ -1,0 +1,110 @@
+"""Cutting slices out of tensors: plain data that says which positions stay, and the tensors that follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prunelab.surgery.labels import Label, compress, extents, varying
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which positions stay along `dims`, flat, of those in a box of `sizes`; they fill a box of `left`.
+
+    One dimension in nearly all cases; two where each group of a convolution keeps other inputs.
+    """
+
+    dims: tuple[int, ...]
+    sizes: tuple[int, ...]
+    left: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    def mask(self, dims: int) -> NDArray[np.bool_]:
+        """True where a position stays, broadcastable to the tensor."""
+        mask = np.zeros(math.prod(self.sizes), bool)
+        mask[list(self.kept)] = True
+        shape = [1] * dims
+        for dim, size in zip(self.dims, self.sizes, strict=True):
+            shape[dim] = size
+        return mask.reshape(shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"dims": list(self.dims), "sizes": list(self.sizes), "left": list(self.left), "kept": list(self.kept)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Cut:
+        return cls(*(tuple(int(i) for i in data[key]) for key in ("dims", "sizes", "left", "kept")))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The cuts of one tensor, and its shape before."""
+
+    shape: tuple[int, ...]
+    cuts: tuple[Cut, ...]
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """The shape after."""
+        sizes = list(self.shape)
+        for cut in self.cuts:
+            for dim, size in zip(cut.dims, cut.left, strict=True):
+                sizes[dim] = size
+        return tuple(sizes)
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """What stays, as a new tensor of shape `left`. Raises ValueError for a tensor of another shape."""
+        self._check(tensor)
+        if all(len(cut.dims) == 1 for cut in self.cuts):
+            for cut in self.cuts:
+                kept = torch.tensor(cut.kept, dtype=torch.int64, device=tensor.device)
+                tensor = tensor.index_select(cut.dims[0], kept)
+            return tensor.contiguous() if self.cuts else tensor.clone()
+        return tensor[self.mask(tensor.device)].reshape(self.left)
+
+    def mask(self, device: torch.device | str = "cpu") -> Tensor:
+        """bool, of the tensor's shape: True where an element stays."""
+        mask = np.ones(self.shape, bool)
+        for cut in self.cuts:
+            mask &= cut.mask(len(self.shape))
+        return torch.from_numpy(mask).to(device)
+
+    def _check(self, tensor: Tensor) -> None:
+        if tuple(tensor.shape) != self.shape:
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, where the plan was made for {self.shape}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "cuts": [cut.to_dict() for cut in self.cuts]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Slices:
+        return cls(tuple(data["shape"]), tuple(Cut.from_dict(cut) for cut in data["cuts"]))
+
+
+def slices_of(shape: Sequence[int], labels: Sequence[Label], kept: Sequence[NDArray[np.bool_]]) -> Slices | None:
+    """The cuts that leave the kept positions of each label; None where nothing goes."""
+    cuts = []
+    for label, stays in zip(labels, kept, strict=True):
+        if stays.all():
+            continue
+        stays = compress(stays)  # type: ignore[arg-type, assignment]
+        dims = varying(stays)
+        box = extents(stays)
+        assert box is not None, "what is left of a tensor fills a box"
+        if not dims:  # everything of it goes
+            dims, stays = varying(label), np.broadcast_to(stays, label.shape)
+            box = extents(stays)
+            assert box is not None
+        cuts.append(
+            Cut(dims, tuple(stays.shape[d] for d in dims), tuple(box[d] for d in dims),
+                tuple(np.flatnonzero(stays).tolist()))
+        )  # fmt: skip
+    return Slices(tuple(shape), tuple(cuts)) if cuts else None

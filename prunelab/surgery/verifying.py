@@ -1,0 +1,105 @@
+"""Is the smaller network the same function? Run both on the example inputs, and on inputs drawn like them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunelab.trace import call_arguments, device_of, map_tensors, undisturbed
+
+# Differences that rounding explains: sums over fewer terms, in another order.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+
+
+@dataclass(frozen=True)
+class Check:
+    """The largest relative difference of any output, on so many sets of inputs, and what it may be."""
+
+    error: float
+    tolerance: float
+    draws: int
+
+    @property
+    def holds(self) -> bool:
+        return self.error <= self.tolerance
+
+
+def check(masked: nn.Module, small: nn.Module, example_inputs: Any, seen: Any = None, draws: int = 1) -> Check:
+    """Compare two networks in evaluation mode. `seen` is what the small one returned for the example inputs."""
+    worst, tolerance = 0.0, 0.0
+    for number in range(1 + draws):
+        inputs = redrawn(example_inputs, number) if number else example_inputs
+        expected = outputs_of(masked, inputs)
+        found = seen if number == 0 and seen is not None else outputs_of(small, inputs)
+        error, allowed = difference(expected, found)
+        worst, tolerance = max(worst, error), max(tolerance, allowed)
+    return Check(worst, tolerance, 1 + draws)
+
+
+def outputs_of(model: nn.Module, inputs: Any) -> Any:
+    """One forward in evaluation mode that leaves no mark, chance the same at each call."""
+    with undisturbed(model):
+        torch.manual_seed(0)
+        args, kwargs = call_arguments(inputs, device_of(model))
+        return model(*args, **kwargs)
+
+
+def redrawn(inputs: Any, seed: int) -> Any:
+    """Other inputs like these: floats of the same mean and spread, whole numbers and flags in another order."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def another(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            noise = torch.randn(tensor.shape, generator=draw, dtype=torch.float32)
+            values = tensor.detach().to("cpu", torch.float32)
+            finite = values[values.isfinite()]
+            if finite.numel() < values.numel() or finite.numel() < 2 or finite.std() == 0:
+                return tensor  # a mask of infinities, or a constant: not something to draw
+            return (finite.mean() + finite.std() * noise).to(tensor.device, tensor.dtype)
+        if tensor.is_floating_point() or tensor.is_complex():
+            return tensor
+        order = torch.randperm(tensor.numel(), generator=draw).to(tensor.device)
+        return tensor.reshape(-1)[order].reshape(tensor.shape)
+
+    return map_tensors(another, inputs)
+
+
+def difference(expected: Any, found: Any) -> tuple[float, float]:
+    """(largest relative difference, the tolerance of the coarsest float type) over all tensors of two results."""
+    pairs = list(zip(tensors_in(expected), tensors_in(found), strict=False))
+    if len(pairs) != len(tensors_in(expected)) or len(pairs) != len(tensors_in(found)):
+        return float("inf"), 0.0
+    worst, tolerance = 0.0, 0.0
+    for a, b in pairs:
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return float("inf"), 0.0
+        if not a.is_floating_point() and not a.is_complex():
+            continue  # an index chosen by a maximum may turn on rounding
+        tolerance = max(tolerance, TOLERANCE.get(a.dtype, 1e-4))
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        a, b = a.detach().to("cpu", wide), b.detach().to("cpu", wide)
+        gap = torch.where((a == b) | (a.isnan() & b.isnan()), torch.zeros_like(a), a - b).abs()
+        scale = a[a.isfinite()].abs().max() if a.isfinite().any() else torch.tensor(0.0)
+        if gap.numel():
+            highest = gap.max() / scale.clamp(min=1e-30) if gap.max() > 0 else gap.max()
+            worst = max(worst, float("inf") if highest.isnan() else float(highest))
+    return worst, tolerance
+
+
+def tensors_in(item: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists, dictionaries and dataclasses, in order."""
+    if isinstance(item, Tensor):
+        return [item]
+    if isinstance(item, Mapping):
+        return [t for value in item.values() for t in tensors_in(value)]
+    if isinstance(item, tuple | list):
+        return [t for value in item for t in tensors_in(value)]
+    if is_dataclass(item) and not isinstance(item, type):
+        return [t for field in fields(item) for t in tensors_in(getattr(item, field.name))]
+    if hasattr(item, "__dict__"):
+        return [t for value in vars(item).values() for t in tensors_in(value)]
+    return []
