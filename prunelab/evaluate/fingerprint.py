@@ -1,0 +1,106 @@
+"""What a setting is, in words that are the same in every process: how a later run knows that it is the same one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+_DEEPEST = 6
+_SIMPLE = (bool, int, float, complex, str, bytes, type(None))
+
+
+def describe(value: Any) -> str:
+    """`value` in words: settings by their values, functions by name and a digest of their code, tensors by their shape.
+
+    The digest of a function covers its code, its defaults, and the simple values and functions of its own module that
+    it reads from outside. What it cannot see: the content of tensors and of other objects, and code of other modules.
+
+    >>> from prunelab.criteria import Magnitude
+    >>> describe(Magnitude(p=2))
+    "Magnitude(p=2.0, reduction='sum', normalize=None)"
+    >>> describe(lambda x: x + 1) == describe(lambda x: x + 2)
+    False
+    """
+    return _describe(value, ())
+
+
+def _describe(value: Any, above: tuple[int, ...]) -> str:
+    if isinstance(value, _SIMPLE):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"{type(value).__name__}{tuple(value.shape)}"
+    if id(value) in above or len(above) > _DEEPEST:
+        return "..."
+    above = (*above, id(value))
+    if isinstance(value, FunctionType):
+        return f"{value.__qualname__}#{_digest(value, above)}"
+    if isinstance(value, MethodType):
+        return f"{_describe(value.__self__, above)}.{_describe(value.__func__, above)}"
+    if isinstance(value, functools.partial):
+        return f"partial({_describe(value.func, above)}, {_list(value.args, above)}, {_items(value.keywords, above)})"
+    if isinstance(value, type | BuiltinFunctionType):
+        return value.__qualname__
+    return _describe_object(value, above)
+
+
+def _describe_object(value: Any, above: tuple[int, ...]) -> str:
+    name = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"{{{_items(value, above)}}}"
+    if isinstance(value, tuple | list):
+        return f"[{_list(value, above)}]"
+    if isinstance(value, Set):
+        return f"{{{', '.join(sorted(_describe(one, above) for one in value))}}}"
+    if isinstance(value, nn.Module):
+        return name
+    if is_dataclass(value):
+        return f"{name}({_items({f.name: getattr(value, f.name) for f in fields(value)}, above, '=')})"
+    if type(value).__repr__ is object.__repr__:  # it would give an address in memory
+        return f"{name}({_items(getattr(value, '__dict__', {}), above, '=')})"
+    return repr(value)
+
+
+def _list(values: Any, above: tuple[int, ...]) -> str:
+    return ", ".join(_describe(one, above) for one in values)
+
+
+def _items(values: Mapping[Any, Any], above: tuple[int, ...], sign: str = ": ") -> str:
+    return ", ".join(f"{key}{sign}{_describe(one, above)}" for key, one in values.items())
+
+
+def _digest(function: FunctionType, above: tuple[int, ...]) -> str:
+    code = function.__code__
+    closure = dict(zip(code.co_freevars, (_content(cell) for cell in function.__closure__ or ()), strict=True))
+    read = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+    own = {
+        name: value
+        for name, value in read.items()
+        if isinstance(value, _SIMPLE) or (isinstance(value, FunctionType) and value.__module__ == function.__module__)
+    }
+    outside = {**closure, **own, "defaults": function.__defaults__, "keywords": function.__kwdefaults__}
+    text = f"{_code(code)} {_items(dict(sorted(outside.items())), above)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _names(code: CodeType) -> list[str]:
+    """The global names that the code reads, that of functions inside it included."""
+    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
+    return [*code.co_names, *inner]
+
+
+def _code(code: CodeType) -> str:
+    constants = [_code(one) if isinstance(one, CodeType) else describe(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
