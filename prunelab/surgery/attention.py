@@ -24,6 +24,9 @@ class SlimAttention(nn.MultiheadAttention):
         slim.__dict__.update(layer.__dict__)
         slim.num_heads = layer.out_proj.weight.shape[1] // layer.head_dim
         slim.embed_dim = layer.out_proj.weight.shape[0]
+        keys = layer.in_proj_weight if layer.in_proj_weight is not None else layer.k_proj_weight
+        values = layer.in_proj_weight if layer.in_proj_weight is not None else layer.v_proj_weight
+        slim.kdim, slim.vdim = keys.shape[1], values.shape[1]
         slim._qkv_same_embed_dim = False  # so that encoder layers do not take the path that fuses the whole layer
         return slim
 

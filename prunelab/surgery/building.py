@@ -67,7 +67,7 @@ def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numb
     keep = chosen.keep
     slices: dict[str, Slices] = {}
     for name, labels in coupling.tensors.items():
-        cut = slices_of(coupling.shapes[name], labels, [coupling.kept(label, keep) for label in labels])
+        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels])
         if cut is not None:
             slices[name] = cut
     return Plan(
@@ -93,13 +93,12 @@ def _added(model: nn.Module, chosen: Chosen) -> int:
 
 
 def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
-    """Attention layers of PyTorch whose heads no longer fill their width."""
+    """Attention layers of PyTorch, whose heads would have to fill their width."""
     return tuple(
         path
         for path, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention)
-        and (cut := slices.get(f"{path}.out_proj.weight".lstrip("."))) is not None
-        and cut.left[1] != cut.shape[1]
+        and any(f"{path}.{name}".lstrip(".") in slices for name, _ in module.named_parameters())
     )
 
 

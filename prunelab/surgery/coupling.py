@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.surgery.follow import Followed, Follower
-from prunelab.surgery.labels import Label, extents, varying
+from prunelab.surgery.labels import Label, extents, together, varying
 from prunelab.surgery.ledger import Solution, Verdict
 from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
@@ -76,14 +76,12 @@ class Coupling:
         self, shape: Iterable[int], labels: Iterable[Label], keep: NDArray[np.bool_]
     ) -> tuple[int, ...] | None:
         """The shape of a tensor when only the kept units are left; None where what is left fills no box."""
-        sizes, seen = list(shape), dict[int, int]()
-        for label in labels:
-            box = extents(self.kept(label, keep))
+        sizes = list(shape)
+        for stays, dims in together([self.kept(label, keep) for label in labels]):
+            box = extents(stays)
             if box is None:
                 return None
-            for dim in varying(label):
-                if seen.setdefault(dim, box[dim]) != box[dim]:
-                    return None
+            for dim in dims:
                 sizes[dim] = box[dim]
         return tuple(sizes)
 

@@ -17,13 +17,17 @@ Rule: TypeAlias = "Callable[[Follower, Op], None]"
 class Followed:
     """One trace, and for each of its operations, by number, the labels of what it returned.
 
-    `factors` are the labels of the arguments of products, which cost; `cuts` those that a slice was taken of.
+    `factors` are the labels of the arguments of products, which cost; `cuts` those that a slice was taken of. `loose`
+    are the dimensions of each result that are as large as the code asks for; `idle` the operations whose results
+    nobody reads.
     """
 
     trace: Trace
     returned: list[tuple[list[Label], ...]] = field(default_factory=list)
     factors: dict[int, dict[int, list[Label]]] = field(default_factory=dict)
     cuts: dict[int, Label] = field(default_factory=dict)
+    loose: dict[int, tuple[frozenset[int], ...]] = field(default_factory=dict)
+    idle: set[int] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)  # value id → the parameter or buffer that it is
 
 
@@ -62,8 +66,12 @@ class Follower:
             self._zero.add(value.id)
             self._pure.add(value.id)
         followed = Followed(trace, names=dict(self.names))
+        followed.idle = _idle(trace)
         for number, op in enumerate(trace.ops):
             self.op = op
+            if number in followed.idle:
+                followed.returned.append(tuple([] for _ in op.outputs))
+                continue
             if op.name == "aten::slice.Tensor":
                 dim = arguments(op)["dim"] % len(op.inputs[0].shape)
                 followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
@@ -74,6 +82,8 @@ class Follower:
             if op.products:  # the rule may have told a parameter's channels apart, so only now
                 followed.factors[number] = {value.id: self.of(value) for value in op.inputs}
             followed.returned.append(tuple(self.of(value) for value in op.outputs))
+            if any(self._elastic.get(value.id) for value in op.outputs):
+                followed.loose[number] = tuple(self._elastic.get(value.id, frozenset()) for value in op.outputs)
         self.op = None
         for value in trace.outputs:
             for label in self.of(value):
@@ -182,17 +192,47 @@ class Follower:
                 self._meet(theirs, labels, extent)
             for mine in labels:
                 for theirs in new:
-                    if set(varying(mine)) & set(varying(theirs)):
-                        self.ledger.tie(mine, theirs)
+                    self.join(mine, theirs)
             labels = _widest([*labels, *new])
             extent = [max(a, b) for a, b in zip(extent, size, strict=True)]
         return labels
+
+    def join(self, a: Label, b: Label) -> None:
+        """Two labels of one tensor that vary with a common dimension share their fate, position by position.
+
+        Where one varies with more dimensions, and with an outer one first (heads, then the dimensions of a head), then
+        whole positions of the outer one go, and the other stays as it is: a rotation of every head's dimensions does
+        not tie the heads to each other.
+        """
+        few, many = sorted((a, b), key=lambda label: len(varying(label)))
+        inner, all_ = set(varying(few)), set(varying(many))
+        if not inner & all_:
+            return
+        if inner < all_ and min(all_) not in inner:
+            self.freeze(few, "it goes with every position of an outer dimension, which goes as a whole")
+            for dim in inner:
+                self.ledger.tie_along(many, dim)
+        else:
+            self.ledger.tie(a, b)
 
     def _meet(self, label: Label, others: Sequence[Label], size: Sequence[int]) -> None:
         """A label meets a tensor of `size`: along each of its dimensions that tensor must be able to follow."""
         for dim in varying(label):
             if size[dim] > 1 and not any(other.shape[dim] > 1 for other in others):
                 self.freeze(label, "it meets, element by element, a tensor that cannot shrink with it")
+
+
+def _idle(trace: Trace) -> set[int]:
+    """The operations whose results neither leave the network nor are read by one that counts."""
+    wanted, idle = {value.id for value in trace.outputs}, set()
+    for number in range(len(trace.ops) - 1, -1, -1):
+        op = trace.ops[number]
+        writes = any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
+        if writes or not op.outputs or any(value.id in wanted for value in op.outputs):
+            wanted.update(value.id for value in op.inputs)
+        else:
+            idle.add(number)
+    return idle
 
 
 def _widest(labels: Sequence[Label]) -> list[Label]:

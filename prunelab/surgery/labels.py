@@ -106,6 +106,22 @@ def concatenate(parts: Sequence[Label | None], sizes: Sequence[int], dim: int, d
     return np.concatenate(pieces, axis=dim)
 
 
+def together(kept: Sequence[NDArray[np.bool_]]) -> list[tuple[NDArray[np.bool_], tuple[int, ...]]]:
+    """What stays by each label of a tensor → (what stays, dimensions), where labels with a common dimension are one:
+    a position stays if each of them keeps it."""
+    joined: list[tuple[NDArray[np.bool_], tuple[int, ...]]] = []
+    for stays in kept:
+        dims = set(varying(stays))
+        apart = []
+        for other, others in joined:
+            if dims & set(others):
+                stays, dims = stays & other, dims | set(others)
+            else:
+                apart.append((other, others))
+        joined = [*apart, (stays, tuple(sorted(dims)))]
+    return joined
+
+
 def extents(kept: NDArray[np.bool_]) -> tuple[int, ...] | None:
     """The shape that the kept positions of a label fill; None where they fill no box.
 

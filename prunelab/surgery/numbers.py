@@ -20,7 +20,7 @@ from prunelab.trace import Op
 # Their numbers are brought into line with their weights (`rebuild.update_attributes`).
 _KNOWN = (
     _ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
-    nn.PReLU, nn.RNNBase, nn.MultiheadAttention,
+    nn.PReLU, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
 )  # fmt: skip
 _AT_MOST = 4  # attributes of one class that are tried in every combination
 

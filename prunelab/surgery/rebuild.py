@@ -73,6 +73,8 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
                 _update_convolution(module, weight, cut)
         elif isinstance(module, nn.RNNBase):
             _update_recurrent(module)
+        elif isinstance(module, nn.RNNCellBase):
+            module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
         else:
             _update(module, weight)
 

@@ -58,10 +58,17 @@ class _Watch(Recorder):
             self.diverged = True  # another path through the code: only the results can be compared
             return
         found = tuple(value.shape for value in op.outputs)
-        if any(want is not None and want != have for want, have in zip(shapes, found, strict=False)):
+        if not all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
             self.mismatch = f"{name} returned {list(found)} where {list(shapes)} was expected"
             raise Mismatch(self.mismatch)
         self.at += 1
+
+
+def _fits(want: tuple[int | None, ...] | None, have: tuple[int, ...]) -> bool:
+    """None stands for any size."""
+    if want is None:
+        return True
+    return len(want) == len(have) and all(w is None or w == h for w, h in zip(want, have, strict=True))
 
 
 def inside(module: str, paths: Sequence[str]) -> bool:
@@ -77,10 +84,17 @@ def rehearse(
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if inside(op.module, replaced):
             continue
-        shapes = tuple(
-            coupling.shape_after(value.shape, labels, keep) if labels else value.shape
-            for value, labels in zip(op.outputs, returned, strict=True)
-        )
+        shapes: tuple[Any, ...] = (None,) * len(op.outputs)
+        if number not in followed.idle:
+            shapes = tuple(
+                coupling.shape_after(value.shape, labels, keep) if labels else value.shape
+                for value, labels in zip(op.outputs, returned, strict=True)
+            )
+            loose = followed.loose.get(number, (frozenset(),) * len(shapes))
+            shapes = tuple(
+                shape and tuple(None if dim in free else size for dim, size in enumerate(shape))
+                for shape, free in zip(shapes, loose, strict=True)
+            )
         expected.append((number, op.name, shapes))
     watch = _Watch(expected, replaced)
     unfused = any(isinstance(module, nn.RNNBase) for module in small.modules())

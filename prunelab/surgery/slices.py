@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunelab.surgery.labels import Label, compress, extents, varying
+from prunelab.surgery.labels import compress, extents, together, varying
 
 
 @dataclass(frozen=True)
@@ -89,20 +89,17 @@ class Slices:
         return cls(tuple(data["shape"]), tuple(Cut.from_dict(cut) for cut in data["cuts"]))
 
 
-def slices_of(shape: Sequence[int], labels: Sequence[Label], kept: Sequence[NDArray[np.bool_]]) -> Slices | None:
-    """The cuts that leave the kept positions of each label; None where nothing goes."""
+def slices_of(shape: Sequence[int], kept: Sequence[NDArray[np.bool_]]) -> Slices | None:
+    """The cuts that leave the positions which each label keeps; None where nothing goes."""
     cuts = []
-    for label, stays in zip(labels, kept, strict=True):
+    for stays, dims in together(kept):
         if stays.all():
             continue
-        stays = compress(stays)  # type: ignore[arg-type, assignment]
-        dims = varying(stays)
         box = extents(stays)
         assert box is not None, "what is left of a tensor fills a box"
-        if not dims:  # everything of it goes
-            dims, stays = varying(label), np.broadcast_to(stays, label.shape)
-            box = extents(stays)
-            assert box is not None
+        alike = compress(stays)  # of size 1 where nothing, or the same, goes along a dimension
+        if varying(alike):
+            dims, stays = varying(alike), alike
         cuts.append(
             Cut(dims, tuple(stays.shape[d] for d in dims), tuple(box[d] for d in dims),
                 tuple(np.flatnonzero(stays).tolist()))

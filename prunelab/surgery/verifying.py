@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunelab.trace import call_arguments, device_of, map_tensors, undisturbed
+from prunelab.trace import call_arguments, device_of, map_tensors, tensors_in, undisturbed
 
 # Differences that rounding explains: sums over fewer terms, in another order.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -88,18 +87,3 @@ def difference(expected: Any, found: Any) -> tuple[float, float]:
             highest = gap.max() / scale.clamp(min=1e-30) if gap.max() > 0 else gap.max()
             worst = max(worst, float("inf") if highest.isnan() else float(highest))
     return worst, tolerance
-
-
-def tensors_in(item: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists, dictionaries and dataclasses, in order."""
-    if isinstance(item, Tensor):
-        return [item]
-    if isinstance(item, Mapping):
-        return [t for value in item.values() for t in tensors_in(value)]
-    if isinstance(item, tuple | list):
-        return [t for value in item for t in tensors_in(value)]
-    if is_dataclass(item) and not isinstance(item, type):
-        return [t for field in fields(item) for t in tensors_in(getattr(item, field.name))]
-    if hasattr(item, "__dict__"):
-        return [t for value in vars(item).values() for t in tensors_in(value)]
-    return []

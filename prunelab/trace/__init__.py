@@ -5,7 +5,7 @@ it was. The MAC counter (`prunelab.evaluate`) reads it.
 """
 
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, map_tensors, to_device, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, map_tensors, tensors_in, to_device, undisturbed
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
 from prunelab.trace.recorder import trace
 
@@ -19,6 +19,7 @@ __all__ = [
     "call_arguments",
     "device_of",
     "map_tensors",
+    "tensors_in",
     "to_device",
     "trace",
     "undisturbed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -80,6 +81,21 @@ def map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
     if isinstance(item, dict):
         return {key: map_tensors(function, i) for key, i in item.items()}
     return item
+
+
+def tensors_in(item: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists, dictionaries, dataclasses and other objects, in order."""
+    if isinstance(item, Tensor):
+        return [item]
+    if isinstance(item, Mapping):
+        return [t for value in item.values() for t in tensors_in(value)]
+    if isinstance(item, tuple | list):
+        return [t for value in item for t in tensors_in(value)]
+    if is_dataclass(item) and not isinstance(item, type):
+        return [t for field in fields(item) for t in tensors_in(getattr(item, field.name))]
+    if hasattr(item, "__dict__") and not isinstance(item, nn.Module | type):
+        return [t for value in vars(item).values() for t in tensors_in(value)]
+    return []
 
 
 @contextmanager

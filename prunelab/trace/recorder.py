@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, tensors_in, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
@@ -68,7 +68,7 @@ def trace(
             except Exception as error:
                 error.add_note(_where(model, recorder.path_of(error), args, kwargs))
                 raise
-        outputs = tuple(map(recorder.value, all_of(Tensor, result)))
+        outputs = tuple(map(recorder.value, tensors_in(result)))
         return Trace(
             tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs, buffers
         )

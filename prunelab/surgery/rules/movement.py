@@ -113,7 +113,11 @@ def split(run: Follower, op: Op) -> None:
             for row in rows:
                 run.ledger.balance(row.reshape(len(sizes), sizes[0]))
         elif label.shape[dim] > 1 and len(set(sizes)) == 1:
-            run.freeze(label, "it is taken apart, one by one")
+            rows = np.moveaxis(label, dim, 0).reshape(label.shape[dim], -1)
+            if rows.shape[1] == 1:
+                run.freeze(label, "it is taken apart, one by one")
+            else:
+                run.ledger.balance(rows)
     start = 0
     for value, size in zip(op.outputs, sizes, strict=True):
         labels = []

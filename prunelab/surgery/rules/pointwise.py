@@ -100,6 +100,21 @@ def _bounds(op: Op) -> tuple[float | None, float | None]:
     return numbers[0], numbers[1]
 
 
+def glu(run: Follower, op: Op) -> None:
+    """One half of a dimension gates the other: position i of both halves shares its fate."""
+    x, out = op.inputs[0], op.outputs[0]
+    dim = arguments(op).get("dim", -1) % len(x.shape)
+    half = x.shape[dim] // 2
+    labels = []
+    for label in run.of(x):
+        if label.shape[dim] > 1:
+            first, second = label.take(range(half), axis=dim), label.take(range(half, 2 * half), axis=dim)
+            run.ledger.tie(first, second)
+            label = first
+        labels.append(label)
+    run.set(out, labels, zero=run.is_zero(x))
+
+
 def fill(run: Follower, op: Op) -> None:
     """In place, from nothing but numbers: the tensor keeps its channels."""
     value = op.outputs[0]
@@ -159,10 +174,25 @@ _ELEMENTWISE = [
     "view_as",
     "lift",
     "_conj_physical",
+    "hardswish",
+    "hardsigmoid",
+    "hardshrink",
+    "softshrink",
+    "softplus",
+    "log_sigmoid_forward",
+    "mish",
+    "silu",
+    "gelu",
+    "relu",
+    "relu6",
+    "hardtanh",
+    "celu",
+    "selu",
 ]
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, elementwise),
+    "glu": glu,
     **dict.fromkeys(["fill", "zero", "normal", "uniform", "bernoulli", "exponential", "random"], fill),
     **dict.fromkeys(
         [

@@ -47,8 +47,7 @@ def contract(run: Follower, pattern: str, a: Value, b: Value, out: Value) -> Non
         _batch(run, a, left, b, right, letter, shapes[letter])
     for i, mine in enumerate(found):
         for theirs in found[:i]:
-            if set(varying(mine)) & set(varying(theirs)):
-                run.ledger.tie(mine, theirs)
+            run.join(mine, theirs)
     run.set(out, found, zero=run.is_zero(a) or run.is_zero(b), of=[a, b])
 
 
@@ -244,7 +243,8 @@ def attention(run: Follower, op: Op) -> None:
         labels = labels[1:]
     run.set(out, labels, zero=run.is_zero(v))
     for extra in op.outputs[1:]:
-        run.set(extra, [])
+        per_head = queries is not None and extra.shape[1:2] == q.shape[1:2]
+        run.set(extra, [spread(queries, 1, len(extra.shape))] if per_head and queries is not None else [])
 
 
 def _width(run: Follower, value: Value) -> Label | None:
@@ -253,7 +253,19 @@ def _width(run: Follower, value: Value) -> Label | None:
 
 
 def bilinear(run: Follower, op: Op) -> None:
-    otherwise(run, op)
+    """nn.Bilinear: x1 (…, I1), weight (O, I1, I2), x2 (…, I2) → (…, O)."""
+    named = arguments(op)
+    x1, weight, x2, out = named["i1"], named["i2"], named["i3"], op.outputs[0]
+    if (named["expand1"], named["expand2"], named["expand3"]) != ((1, 3), (0,), (1, 2)) or len(weight.shape) != 3:
+        otherwise(run, op)
+        return
+    for value, dim in ((x1, 1), (x2, 2)):
+        if weight.shape[dim] > 1:
+            run.same(run.along(value, len(value.shape) - 1), run.along(weight, dim), _UNREAD)
+    made = run.along(weight, 0)
+    if made is not None:
+        run.ledger.made(made)
+    run.set(out, [] if made is None else [spread(made, len(out.shape) - 1, len(out.shape))], zero=True)
 
 
 _CONVOLUTIONS = ["convolution", "_convolution", "convolution_overrideable", "cudnn_convolution", "mkldnn_convolution"]
@@ -278,6 +290,7 @@ RULES: dict[str, Rule] = {
     "dot": _rule("k,k->"),
     "vdot": _rule("k,k->"),
     "linear": linear,
+    "_trilinear": bilinear,
     **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(_ATTENTION, attention),
 }

@@ -58,9 +58,11 @@ def ordered(run: Follower, op: Op) -> None:
     """sort, topk, cumsum: along the dimension every position counts."""
     x = op.inputs[0]
     dim = arguments(op).get("dim", -1)
-    run.keep_dims(x, [-1 if dim is None else dim], f"{op.name.removeprefix('aten::').partition('.')[0]} runs along it")
+    dim = (-1 if dim is None else dim) % max(len(x.shape), 1)
+    run.keep_dims(x, [dim], f"{op.name.removeprefix('aten::').partition('.')[0]} runs along it")
     for value in op.outputs:
-        run.set(value, [f for f in run.of(x) if len(value.shape) == len(x.shape)])
+        same = len(value.shape) == len(x.shape)
+        run.set(value, [f for f in run.of(x) if same and f.shape[dim] == 1])
 
 
 RULES: dict[str, Rule] = {
