@@ -43,7 +43,7 @@ def main() -> int:
             continue
         print(outcome.line(), flush=True)
         if options.explain:
-            print(outcome.explanation, flush=True)
+            print(outcome.small.explain(), flush=True)
     return 1 if failed else 0
 
 
