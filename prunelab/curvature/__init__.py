@@ -1,7 +1,34 @@
 """Second derivatives of the loss, and pruning by them: Optimal Brain Damage and Optimal Brain Surgeon."""
 
 from prunelab.curvature.hessians import empirical_fisher, exact, gauss_newton, hessian, inverse_hessian
+from prunelab.curvature.layerwise import (
+    DampingWarning,
+    InputCovariance,
+    LayerwiseResult,
+    PrunedLayer,
+    prune_layer,
+    prune_layerwise,
+    reconstruction_error,
+    refit,
+)
 from prunelab.curvature.run import Run, Step
 from prunelab.curvature.surgeon import obs
 
-__all__ = ["Run", "Step", "empirical_fisher", "exact", "gauss_newton", "hessian", "inverse_hessian", "obs"]
+__all__ = [
+    "DampingWarning",
+    "InputCovariance",
+    "LayerwiseResult",
+    "PrunedLayer",
+    "Run",
+    "Step",
+    "empirical_fisher",
+    "exact",
+    "gauss_newton",
+    "hessian",
+    "inverse_hessian",
+    "obs",
+    "prune_layer",
+    "prune_layerwise",
+    "reconstruction_error",
+    "refit",
+]

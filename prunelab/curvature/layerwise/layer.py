@@ -39,7 +39,7 @@ def prune_layer(
     >>> inputs = torch.tensor([[1.0, 1.0], [2.0, 2.1], [3.0, 2.9]])         # two features that say nearly the same
     >>> new, mask = prune_layer(torch.tensor([[1.0, 0.9]]), inputs, 0.5)
     >>> mask.tolist(), round(float(new[0, 0]), 2)                          # the other weight takes over
-    ([[True, False]], 1.9)
+    ([[True, False]], 1.89)
 
     Args:
         weight: (O, I), floating; it is not changed.
@@ -83,7 +83,7 @@ def refit(weight: Tensor, inputs: Tensor | InputCovariance, mask: Tensor, *, dam
     >>> inputs = torch.tensor([[1.0, 1.0], [2.0, 2.1], [3.0, 2.9]])
     >>> new = refit(torch.tensor([[1.0, 0.9]]), inputs, torch.tensor([[False, True]]))
     >>> [round(value, 2) for value in new[0].tolist()]
-    [0.0, 1.9]
+    [0.0, 1.91]
 
     Raises TypeError and ValueError as `prune_layer` does. Warns with DampingWarning where the inputs of the weights
     that are kept depend on each other, so that more damping was needed.

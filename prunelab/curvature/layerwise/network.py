@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from prunelab.curvature.layerwise.samples import readable
 from prunelab.curvature.layerwise.settings import Method, Settings, checked
 from prunelab.curvature.layerwise.solving import Covariances, check_weight, relative_error, solve
 from prunelab.curvature.layerwise.walk import Walk
+from prunelab.curvature.progress import Progress
 from prunelab.granularity import Filter
 from prunelab.masks import Masks
 from prunelab.names import Exclude
@@ -62,9 +63,6 @@ class LayerwiseResult:
         )
 
 
-Progress = Callable[[int, int, PrunedLayer], object]
-
-
 @torch.no_grad()
 def prune_layerwise(
     model: nn.Module,
@@ -79,7 +77,7 @@ def prune_layerwise(
     parameters: Iterable[str] | None = None,
     exclude: Exclude | None = None,
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+    progress: bool = True,
 ) -> LayerwiseResult:
     """Prune a network layer by layer with `prune_layer`, each as soon as all before it are pruned.
 
@@ -101,7 +99,7 @@ def prune_layerwise(
         parameters: names or globs of the weights to prune; by default those of all Linear and convolution modules.
         exclude: weights to leave out: names, globs, functions (name, parameter) → bool, or a list of these.
         dtype: of the covariances, float32 or float64; see `InputCovariance`.
-        progress: called as progress(done, total, layer) after each layer, with its `PrunedLayer`.
+        progress: say how far it is, on a terminal or in a notebook, where it takes more than two seconds.
 
     Returns:
         a `LayerwiseResult`: `.model`, a pruned copy; `.masks`; `.layers` and `.errors`.
@@ -121,13 +119,12 @@ def prune_layerwise(
         _check(target)
     layers: list[PrunedLayer] = []
     masks: dict[str, Tensor] = {}
-    with measuring(unwrap(pruned)):
+    with measuring(unwrap(pruned)), Progress(f"pruning by {method}", len(targets), progress) as bar:
         for several, covariances in Walk(unwrap(pruned), targets, inputs, dtype):
             for target in several:
                 layer, masks[target.name] = _prune(target, covariances, settings)
                 layers.append(layer)
-                if progress is not None:
-                    progress(len(layers), len(targets), layer)
+                bar.show(len(layers))
     damped = [layer for layer in layers if layer.damping > settings.damping]
     if damped:
         names = ", ".join(layer.name for layer in damped)

@@ -27,8 +27,8 @@ def left_to_right(
 
     weight (O, I) and factor R (I, I), upper, H = R Rᵀ, of one dtype → the weights and which are kept, (O, I) each.
     Of every `block_size` columns, all rows together, those that add least to the loss when the block is reached go, so
-    many that after every block round(sparsity · weights so far) have gone; `before` counts those of another matrix. With
-    a pattern it decides which of every group of every row go, when the group is reached.
+    many that after every block round(sparsity · weights so far) have gone; `before` counts those of another matrix.
+    A pattern decides which of every group of every row go, when the group is reached.
     """
     columns, rows = weight.shape[1], weight.shape[0]
     weight = weight.T.contiguous()  # (I, O): a column is one piece of memory
