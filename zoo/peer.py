@@ -17,13 +17,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.architecture import Architecture
 from zoo.check import call, count, tensors
 from zoo.collection import find
 
-LIMIT = 90.0  # seconds
+LIMIT = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ def classifiers(model: nn.Module, outputs: Any) -> list[nn.Module]:
     return [m for m in layers[-3:] if m.weight.shape[0] in widths][-1:]
 
 
+def floats(outputs: Any) -> list[Tensor]:
+    """The outputs that have a gradient: the peer walks the graph back from them."""
+    return [tensor for tensor in tensors(outputs) if tensor.requires_grad]
+
+
 def prune(architecture: Architecture) -> PeerOutcome:
     """In this process, without a limit."""
     import torch_pruning as tp
@@ -55,7 +60,9 @@ def prune(architecture: Architecture) -> PeerOutcome:
     start = time.perf_counter()
     try:
         importance = tp.importance.MagnitudeImportance(p=2)
-        tp.pruner.MetaPruner(model, given, importance, pruning_ratio=0.5, ignored_layers=ignored).step()
+        tp.pruner.MetaPruner(
+            model, given, importance, pruning_ratio=0.5, ignored_layers=ignored, output_transform=floats
+        ).step()
     except Exception as error:
         return PeerOutcome(None, False, time.perf_counter() - start, f"{type(error).__name__}: {error}"[:200])
     spent = time.perf_counter() - start
@@ -73,7 +80,7 @@ def peer(name: str) -> PeerOutcome:
     """The outcome for the architecture called `name`, from another process, within the limit."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "zoo.peer", name], capture_output=True, text=True, timeout=LIMIT + 30, check=False
+            [sys.executable, "-m", "zoo.peer", name], capture_output=True, text=True, timeout=LIMIT, check=False
         )
     except subprocess.TimeoutExpired:
         return PeerOutcome(None, False, LIMIT, f"more than {LIMIT:.0f} s")

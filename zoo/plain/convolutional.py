@@ -44,17 +44,16 @@ class DenseNet(nn.Module):
 
     def __init__(self, growth: int = 8, layers: int = 3) -> None:
         super().__init__()
-        width, blocks = 16, []
+        width = 16
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.blocks, self.transitions = nn.ModuleList(), nn.ModuleList()
         for _ in range(2):
-            block = nn.ModuleList(self.dense_layer(width + i * growth, growth) for i in range(layers))
+            self.blocks.append(nn.Sequential(*(self.dense_layer(width + i * growth, growth) for i in range(layers))))
             width += layers * growth
-            transition = nn.Sequential(
-                nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1), nn.AvgPool2d(2)
-            )
+            halved = nn.Conv2d(width, width // 2, 1)
+            self.transitions.append(nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), halved, nn.AvgPool2d(2)))
             width //= 2
-            blocks.append(nn.ModuleList([block, transition]))
-        self.blocks, self.norm, self.head = nn.ModuleList(blocks), nn.BatchNorm2d(width), nn.Linear(width, 10)
+        self.norm, self.head = nn.BatchNorm2d(width), nn.Linear(width, 10)
 
     @staticmethod
     def dense_layer(inputs: int, growth: int) -> nn.Sequential:
@@ -65,9 +64,9 @@ class DenseNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        for block, transition in self.blocks:
+        for block, transition in zip(self.blocks, self.transitions, strict=True):
             features = [x]
-            for dense in block:
+            for dense in block.children():
                 features.append(dense(torch.cat(features, 1)))
             x = transition(torch.cat(features, 1))
         return self.head(F.relu(self.norm(x)).mean((2, 3)))
