@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from prunelab.criteria.measuring import Batches, Loss
 from prunelab.curvature.inverse import inverse_of_outer_products, positive_inverse
 from prunelab.curvature.matrices import Exact, Factored, check_size
 from prunelab.curvature.objective import Objective, check_number, running
+from prunelab.curvature.outputs import checked_outputs, factor, output_derivatives
 from prunelab.trace import map_tensors
 
 Parameters = Iterable[str] | None
@@ -135,23 +137,21 @@ def inverse_from_samples(objective: Objective, point: Tensor, damping: float, ke
 def gauss_newton_rows(objective: Objective, point: Tensor) -> Iterator[Tensor]:
     """Matrices (any number, n) whose rows x add up, as Σ x xᵀ, to the Gauss-Newton matrix without weight decay."""
     for jacobian, outputs, labels, share in _jacobians(objective, point):
-        curvature = output_derivatives(objective, outputs, labels)[1]  # (N, K, K)
-        values, vectors = torch.linalg.eigh(curvature)
-        largest = values.abs().amax()
-        if bool((values < -1e-9 * largest).any()):
+        curvature = output_derivatives(partial(objective.loss, labels=labels), outputs)[1]  # (N, K, K)
+        columns, signs = factor(curvature)
+        if signs is not None:
             raise ValueError(
                 "the loss is not convex in the outputs, so its Gauss-Newton matrix is indefinite: let the model end "
                 "before, or in, the function that bends it (for ½ ‖t - sigmoid(o)‖² put the sigmoid into the model)"
             )
-        factor = vectors * values.clamp(min=0).sqrt()[:, None, :]  # (N, K, K), one column an eigenvalue
-        factor = factor[:, :, values.amax(0) > 1e-14 * largest]
-        yield share**0.5 * (factor.transpose(1, 2) @ jacobian).flatten(0, 1)
+        rows = columns.transpose(0, 1) @ jacobian  # (N, C, n)
+        yield share**0.5 * rows.flatten(0, 1)
 
 
 def _gradient_rows(objective: Objective, point: Tensor) -> Iterator[Tensor]:
     """Matrices (examples, n) of the gradients of single examples, over the root of their number."""
     for jacobian, outputs, labels, share in _jacobians(objective, point):
-        slope = output_derivatives(objective, outputs, labels)[0]  # (N, K), of the batch's mean
+        slope = output_derivatives(partial(objective.loss, labels=labels), outputs)[0]  # (N, K), of the batch's mean
         examples = len(outputs)
         yield (share * examples) ** 0.5 * (slope[:, None] @ jacobian)[:, 0]
 
@@ -182,27 +182,3 @@ def _jacobian(objective: Objective, point: Tensor, arguments: tuple[Any, Mapping
 
     dims = (None, *([0] * len(tensors)))
     return vmap(jacrev(outputs_of), in_dims=dims, chunk_size=EXAMPLES)(point.detach(), *tensors)
-
-
-def checked_outputs(outputs: Any, examples: int) -> Tensor:
-    """The outputs, if they are one tensor with a row for every example."""
-    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != examples:
-        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(
-            f"the model must return one tensor with a row for each of the {examples} examples of a batch; it returned "
-            f"{got}"
-        )
-    return outputs
-
-
-def output_derivatives(objective: Objective, outputs: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
-    """First (N, K) and second (N, K, K) derivatives of a batch's mean loss in the K outputs of each of N examples."""
-    flat = outputs.detach().reshape(len(outputs), -1).requires_grad_()
-    value = objective.loss(flat.reshape(outputs.shape), labels)
-    slope = torch.autograd.grad(value, flat, create_graph=True)[0]
-    if not slope.requires_grad:  # a linear loss
-        return slope, flat.new_zeros(*flat.shape, flat.shape[1])
-    # Examples do not know of each other: the same output of all of them is differentiated at once.
-    picks = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)[:, None].expand(-1, len(flat), -1)
-    rows = torch.autograd.grad(slope, flat, picks, is_grads_batched=True)[0]  # (K, N, K)
-    return slope.detach(), rows.transpose(0, 1)

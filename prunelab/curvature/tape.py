@@ -10,45 +10,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from prunelab.curvature.uses import Use, use_of
+from prunelab.curvature.uses import LAYERS, Use, use_of
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # Functions by the names torch gives them, as functions and as methods; "relu_" is looked up as "relu".
 # They only move values, and add them up: every derivative is 0 or 1.
-MOVES = frozenset(
-    "__getitem__ cat chunk clone concat concatenate contiguous dropout dropout1d dropout2d dropout3d expand expand_as "
-    "feature_dropout flatten flip hstack identity index_select movedim narrow pad permute pixel_shuffle "
-    "pixel_unshuffle reshape reshape_as roll select split squeeze stack sum swapaxes swapdims t to transpose type_as "
-    "unbind unflatten unsqueeze view view_as vstack __get__ alpha_dropout".split()
+MOVES = _names(
+    "__getitem__ alpha_dropout cat chunk clone concat concatenate contiguous dropout dropout1d dropout2d dropout3d "
+    "expand expand_as feature_dropout flatten flip hstack identity index_select movedim narrow pad permute "
+    "pixel_shuffle pixel_unshuffle reshape reshape_as roll select split squeeze stack sum swapaxes swapdims t to "
+    "transpose type_as unbind unflatten unsqueeze view view_as vstack"
 )
-SUMS = frozenset("__add__ __iadd__ __radd__ __sub__ __isub__ __rsub__ __neg__ add sub subtract neg negative".split())
-SCALINGS = frozenset("__mul__ __imul__ __rmul__ __truediv__ __itruediv__ mul multiply div divide true_divide".split())
-MEANS = frozenset(
-    "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split()
+SUMS = _names("__add__ __iadd__ __radd__ __sub__ __isub__ __rsub__ __neg__ add neg negative sub subtract")
+# Linear in each of several arguments: straight as long as only one of them depends on the parameters.
+PRODUCTS = LAYERS | _names(
+    "__imul__ __itruediv__ __matmul__ __mul__ __rmul__ __truediv__ bmm conv_transpose1d conv_transpose2d "
+    "conv_transpose3d div divide matmul mm mul multiply true_divide"
 )
-MAXIMA = frozenset(
-    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
+MEANS = _names("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d mean")
+MAXIMA = _names(
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d"
 )
 # Activation functions made of straight pieces, whose second derivative is zero, and those that bend.
-STRAIGHT = frozenset(
-    "abs clamp clamp_max clamp_min hardshrink hardsigmoid hardtanh leaky_relu relu relu6 rrelu softshrink "
-    "threshold".split()
+STRAIGHT = _names(
+    "abs clamp clamp_max clamp_min hardshrink hardsigmoid hardtanh leaky_relu relu relu6 rrelu softshrink threshold"
 )
-BENT = frozenset(
-    "celu cos elu exp gelu hardswish logsigmoid log_sigmoid mish selu sigmoid silu sin softplus softsign square tanh "
-    "tanhshrink".split()
+BENT = _names(
+    "celu cos elu exp gelu hardswish log_sigmoid logsigmoid mish selu sigmoid silu sin softplus softsign square tanh "
+    "tanhshrink"
 )
-KNOWN = MOVES | SUMS | SCALINGS | MEANS | MAXIMA | STRAIGHT | BENT
+KNOWN = MOVES | SUMS | PRODUCTS | MEANS | MAXIMA | STRAIGHT | BENT
+
+WAY_OUT = (
+    "leave such parameters out with parameters=[...], or take curvature.hutchinson or, on a small network, the "
+    "diagonal of curvature.hessian"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Bend:
-    """An elementwise function that bends: where its input and output lie in the graph, and its second derivative."""
+    """An activation function: where its input and output lie in the graph, and its derivatives at the input."""
 
     input: GradientEdge
     output: GradientEdge
+    first: Tensor
     second: Tensor
 
 
@@ -57,90 +68,80 @@ class Tape(TorchFunctionMode):
 
     Args:
         model: whose parameters are watched.
-        names: parameter → the name under which its derivatives are wanted.
-        exact: refuse whatever hides second derivatives from it: a function that is neither linear nor elementwise, a
-            parameter that is used twice.
+        names: parameter → the name under which its derivatives are wanted. What depends on none of them is not watched.
+        strict: refuse a function that is neither linear nor elementwise, and a second use of a parameter.
 
     Attributes:
-        uses: of the parameters that are wanted, in the order of the calls.
-        bends: only with `exact`.
+        uses: of the parameters, in the order of the calls.
+        bends: in their order; only with `strict`.
     """
 
-    def __init__(self, model: nn.Module, names: Mapping[Tensor, str], exact: bool) -> None:
+    watched = BENT
+
+    def __init__(self, model: nn.Module, names: Mapping[Tensor, str], strict: bool) -> None:
         super().__init__()
         self.uses: list[Use] = []
         self.bends: list[Bend] = []
-        self._model, self._exact = model, exact
+        self._model, self._strict = model, strict
         self._names = {id(parameter): name for parameter, name in names.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = plain_name(func)
-        if name in BENT and self._exact:
+        if self._strict and name in self.watched and first_argument(args, kwargs).requires_grad:
             return self._bend(func, args, kwargs)
         result = func(*args, **kwargs)
-        if not any(tensor.requires_grad for tensor in tensors_in(result)):
+        if name == "__get__" or not any(tensor.requires_grad for tensor in tensors_in(result)):
             return result
         read = [tensor for tensor in tensors_in((args, kwargs)) if tensor.requires_grad]
-        if not read:
-            return result
         use = use_of(func, args, kwargs, result, self._names)
         if use is not None:
             self._note(use)
-        elif name != "__get__":
-            self._check(name, read, args, kwargs)
+        else:
+            self._refuse_reading(name, read)
+        if self._strict:
+            self._refuse_mixing(name, [tensor for tensor in read if id(tensor) not in self._names])
         return result
 
     def _note(self, use: Use) -> None:
-        for name in use.names:
-            if self._exact and any(name in other.names for other in self.uses):
-                raise ValueError(
-                    f"{name!r} is used more than once, so its second derivatives cannot be read off one layer; "
-                    f"{_WAY_OUT}"
-                )
+        twice = set(use.names) & {name for other in self.uses for name in other.names}
+        if twice and self._strict:
+            raise ValueError(
+                f"{twice.pop()!r} is used more than once, so its second derivatives cannot be read off one layer; "
+                f"{WAY_OUT}"
+            )
         self.uses.append(use)
 
-    def _check(self, name: str, read: list[Tensor], args: Any, kwargs: Any) -> None:
-        wanted = [self._names[id(tensor)] for tensor in read if id(tensor) in self._names]
-        if wanted:
+    def _refuse_reading(self, name: str, read: list[Tensor]) -> None:
+        for tensor in read:
+            if id(tensor) in self._names:
+                raise ValueError(
+                    f"{self._names[id(tensor)]!r} is read by {name}{where_in(self._model)}, and only the parameters of "
+                    f"Linear, convolution (not transposed) and BatchNorm layers have a diagonal here; {WAY_OUT}"
+                )
+
+    def _refuse_mixing(self, name: str, read: list[Tensor]) -> None:
+        if name not in KNOWN or (name in PRODUCTS and len(read) > 1):
             raise ValueError(
-                f"{wanted[0]!r} is read by {name}{self._where()}, and only the parameters of Linear, convolution and "
-                f"BatchNorm layers have a diagonal here; {_WAY_OUT}"
-            )
-        if self._exact and (name not in KNOWN or (name in SCALINGS and len(read) > 1)):
-            raise ValueError(
-                f"{name}{self._where()} mixes the values it reads in a way that the Hessian's diagonal cannot be swept "
-                f'through exactly; take method="gauss-newton", which can, or {_WAY_OUT}'
+                f"{name}{where_in(self._model)} mixes the values that it reads, so the Hessian's diagonal cannot be "
+                f'swept through it exactly; take method="gauss-newton", which can, or {WAY_OUT}'
             )
 
     def _bend(self, func: Any, args: Any, kwargs: Any) -> Any:
-        source = args[0] if args else kwargs["input"]
-        if not source.requires_grad:
-            return func(*args, **kwargs)
-        if func.__name__.endswith("_") or kwargs.get("inplace"):
-            raise ValueError(
-                f"{func.__name__}{self._where()} overwrites its input, which its second derivative is needed of; write "
-                "inplace=False"
-            )
-        edge = get_gradient_edge(source)
+        edge, slopes = get_gradient_edge(first_argument(args, kwargs)), derivatives(func, args, kwargs)
         result = func(*args, **kwargs)
-        self.bends.append(Bend(edge, get_gradient_edge(result), derivatives(func, args, kwargs)[1]))
+        self.bends.append(Bend(edge, get_gradient_edge(result), *slopes))
         return result
-
-    def _where(self) -> str:
-        return where_in(self._model)
-
-
-_WAY_OUT = (
-    "leave such parameters out with parameters=[...], or take curvature.hutchinson, or on a small network the diagonal "
-    "of curvature.hessian"
-)
 
 
 def plain_name(func: Any) -> str:
-    """The name of a torch function, without the sign that it works in place."""
+    """The name of a torch function, without the signs that it is private or works in place."""
     name = getattr(func, "__name__", "")
-    return name if name.startswith("__") else name.lstrip("_").removesuffix("_with_indices").rstrip("_")
+    return name if name.startswith("__") else name.strip("_")
+
+
+def first_argument(args: Any, kwargs: Any) -> Tensor:
+    return args[0] if args else kwargs["input"]
 
 
 def tensors_in(item: Any) -> Iterator[Tensor]:
@@ -156,17 +157,17 @@ def tensors_in(item: Any) -> Iterator[Tensor]:
 
 def derivatives(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
     """f' and f'' of an elementwise function at its input, each of the input's shape."""
-    given = args[0] if args else kwargs["input"]
     with torch._C.DisableTorchFunction(), torch.enable_grad():
-        at = given.detach().requires_grad_()
-        result = func(at, *args[1:], **{name: value for name, value in kwargs.items() if name != "input"})
+        at = first_argument(args, kwargs).detach().clone().requires_grad_()
+        others = {name: value for name, value in kwargs.items() if name != "input"}
+        result = func(at.clone(), *args[1:], **others)  # of a copy: the function may work in place
         first = torch.autograd.grad(result.sum(), at, create_graph=True)[0]
         second = torch.autograd.grad(first.sum(), at)[0] if first.requires_grad else torch.zeros_like(at)
     return first.detach(), second
 
 
 def where_in(model: nn.Module) -> str:
-    """ " (in 'layer4.norm', a LayerNorm)": the innermost module whose method is running; empty for the model itself."""
+    """The innermost module whose method is running, as " (in 'layer4.norm', a LayerNorm)"; empty for the model."""
     names = {id(module): name for name, module in model.named_modules()}
     frame = sys._getframe()
     while frame is not None:

@@ -1,9 +1,11 @@
-"""The layers whose parameters have a diagonal: how the squared derivatives of each add up."""
+"""The layers whose parameters have a diagonal, and how the squared derivatives of each add up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,46 +21,180 @@ TABLE = 1 << 19
 class Use:
     """One call of a layer: its parameters, what it read, and where its output lies in the graph.
 
-    Everything is brought into one shape. The output is (N, g, O, L): examples, groups, outputs of a group, positions; a
-    Linear layer has one group, and one position but for sequences. Of the weight (g, O, I) each output reads its
-    group's inputs (N, g, I, L). BatchNorm's weight has g channels with one output and one input each.
+    All layers are brought into one shape. The output is (N, g, O, L): examples, groups, outputs of a group, positions.
+    Each output reads its group's inputs, (N, g, I, L), through the weight (g, O, I). A Linear layer has one group, and
+    one position but for sequences; BatchNorm has as many groups as channels, each with one output and one input.
 
     Attributes:
-        weight, bias: the names of those whose diagonal is wanted; else None.
-        output: the output's place in the graph.
+        weight, bias: the names of those whose diagonal is wanted, else None.
+        output: where the output lies in the graph.
         shape: of the output.
-        weight_shape: as the layer stores it.
-        example: the examples, N.
+        groups: g.
+        channels_last: the output is (N, ..., O) and not (N, O, ...).
+        inputs: makes (N, g, I, L).
     """
 
     weight: str | None
     bias: str | None
     output: GradientEdge
     shape: tuple[int, ...]
-    weight_shape: tuple[int, ...]
     groups: int
     channels_last: bool
-    _inputs: Callable[[], Tensor]
+    inputs: Callable[[], Tensor]
 
     @property
     def names(self) -> list[str]:
         return [name for name in (self.weight, self.bias) if name is not None]
 
-    @property
-    def examples(self) -> int:
-        return self.shape[0]
-
-    def inputs(self) -> Tensor:
-        """What the outputs read, (N, g, I, L)."""
-        return self._inputs()
-
-    def positions(self, values: Tensor) -> Tensor:
-        """Values (..., *output's shape) as (..., N, g, O, L)."""
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of the output's shape, (..., *shape), as (..., N, g, O, L)."""
         lead = values.shape[: values.dim() - len(self.shape)]
         if self.channels_last:
-            values = values.reshape(*lead, self.shape[0], -1, self.shape[-1]).transpose(-1, -2)
-        return (
-            values.reshape(*lead, self.shape[0], self.groups, self.shape[1] // self.groups, -1)
-            if (not self.channels_last)
-            else values[..., None, :, :]
+            return values.reshape(*lead, self.shape[0], -1, self.shape[-1]).transpose(-1, -2).unsqueeze(-3)
+        return values.reshape(*lead, self.shape[0], self.groups, self.shape[1] // self.groups, -1)
+
+
+def use_of(func: Any, args: Any, kwargs: Any, result: Any, names: dict[int, str]) -> Use | None:
+    """The call of a layer as a `Use`, where it is one of a parameter that is wanted. `names` are those, by id."""
+    if func not in _RULES:
+        return None
+    given = arguments_of(func, args, kwargs)
+    weight, bias = (names.get(id(given.get(which))) for which in ("weight", "bias"))
+    if weight is None and bias is None:
+        return None
+    groups, inputs = _RULES[func](**given)
+    edge = get_gradient_edge(result)  # not the tensor, which a later layer may overwrite
+    return Use(weight, bias, edge, tuple(result.shape), groups, func is F.linear, inputs)
+
+
+def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a layer's function by name."""
+    return dict(signature(_RULES[func]).bind(*args, **kwargs).arguments)
+
+
+def weight_squares(parts: Sequence[tuple[Use, Tensor]], signs: Tensor | None) -> Tensor:
+    """Σ_n Σ_c s_nc · (∂/∂w of column c for example n)², flat, for a weight and the uses it has.
+
+    `parts` are the uses with the columns at their outputs, (C, *shape); `signs` (C, N) is None where all are 1.
+    """
+    columns = torch.cat([use.spread(values) for use, values in parts], -1)  # (C, N, g, O, L)
+    inputs = torch.cat([use.inputs() for use, _ in parts], -1)  # (N, g, I, L)
+    if inputs.shape[-1] == 1:  # (δ x)² = δ² x², so that the columns add up first
+        squares = _signed(columns.square(), signs).sum(0)[..., 0]  # (N, g, O)
+        return torch.einsum("ngo,ngi->goi", squares, inputs[..., 0].square()).flatten()
+    several, examples, groups, outputs, _ = columns.shape
+    rows = columns.permute(1, 2, 0, 3, 4).flatten(2, 3)  # (N, g, C·O, L)
+    total = columns.new_zeros(groups, outputs, inputs.shape[2])
+    few = max(1, TABLE // max(1, math.prod(rows.shape[1:3]) * inputs.shape[2]))
+    for start in range(0, examples, few):
+        some = slice(start, start + few)
+        table = rows[some] @ inputs[some].transpose(-1, -2)  # (n, g, C·O, I)
+        table = table.square_().unflatten(2, (several, outputs))
+        if signs is not None:
+            table *= signs.T[some, None, :, None, None]
+        total += table.sum((0, 2))
+    return total.flatten()
+
+
+def bias_squares(parts: Sequence[tuple[Use, Tensor]], signs: Tensor | None) -> Tensor:
+    """The same for a bias."""
+    slopes = torch.stack([use.spread(values).sum(-1) for use, values in parts]).sum(0)  # (C, N, g, O)
+    return _signed(slopes.square(), signs).sum((0, 1)).flatten()
+
+
+def _signed(squares: Tensor, signs: Tensor | None) -> Tensor:
+    return squares if signs is None else squares * signs.reshape(*signs.shape, *[1] * (squares.dim() - 2))
+
+
+def position_squares(use: Use, curvature: Tensor) -> dict[str, Tensor]:
+    """Σ over examples and positions of h · (∂output/∂w)², flat and by name, for h of the output's shape."""
+    spread = use.spread(curvature)  # (N, g, O, L)
+    found = {}
+    if use.weight is not None:
+        found[use.weight] = torch.einsum("ngol,ngil->goi", spread, use.inputs().square()).flatten()
+    if use.bias is not None:
+        found[use.bias] = spread.sum((0, 3)).flatten()
+    return found
+
+
+def windows(values: Tensor, kernel: Sequence[int], stride: Any, padding: Any, dilation: Any) -> Tensor:
+    """What a convolution reads at each position: (N, C, *space) → (N, C · kernel, L)."""
+    steps, gaps = each(stride, kernel), each(dilation, kernel)
+    extents = [gap * (size - 1) for gap, size in zip(gaps, kernel, strict=True)]
+    values = F.pad(values, _margins(padding, extents))
+    for dim, (extent, step, gap) in enumerate(zip(extents, steps, gaps, strict=True), start=2):
+        values = values.unfold(dim, extent + 1, step)[..., ::gap]  # each adds a dimension, the kernel's, at the end
+    spatial = len(kernel)
+    order = [0, 1, *range(2 + spatial, 2 + 2 * spatial), *range(2, 2 + spatial)]
+    return values.permute(order).flatten(1 + spatial + 1).flatten(1, 1 + spatial)
+
+
+def _margins(padding: Any, extents: Sequence[int]) -> list[int]:
+    """The padding as torch.nn.functional.pad wants it: last dimension first, before and after."""
+    if padding == "valid":
+        padding = 0
+    same = [(extent // 2, extent - extent // 2) for extent in extents]
+    pairs = same if padding == "same" else [(size, size) for size in each(padding, extents)]
+    return [size for pair in reversed(pairs) for size in pair]
+
+
+def each(value: Any, like: Sequence[int]) -> list[int]:
+    """One number a dimension, from one for all or a sequence."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * len(like) if len(values) == 1 else values
+
+
+# What the functions of layers take, and what comes of it: the number of groups, and the inputs as (N, g, I, L).
+Rule = Callable[..., tuple[int, Callable[[], Tensor]]]
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:  # noqa: A002, ARG001
+    read = input.detach()
+    return 1, lambda: read.reshape(len(read), -1, read.shape[-1]).transpose(1, 2).unsqueeze(1)
+
+
+def _convolution(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None = None,  # noqa: ARG001
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    read, kernel = input.detach(), weight.shape[2:]
+    return groups, lambda: windows(read, kernel, stride, padding, dilation).unflatten(1, (groups, -1))
+
+
+def _batch_norm(
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,  # noqa: ARG001
+    bias: Tensor | None = None,  # noqa: ARG001
+    training: bool = False,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+) -> Any:
+    if training or running_mean is None or running_var is None:
+        raise ValueError(
+            "a BatchNorm layer without running statistics takes those of the batch, so that examples depend on each "
+            "other; give it track_running_stats=True"
         )
+    read, mean, scale = input.detach(), running_mean, (running_var + eps).rsqrt()
+
+    def inputs() -> Tensor:
+        flat = read.reshape(*read.shape[:2], 1, -1)  # (N, channels, 1, L)
+        return (flat - mean[:, None, None]) * scale[:, None, None]
+
+    return input.shape[1], inputs
+
+
+_RULES: dict[Any, Rule] = {
+    F.linear: _linear,
+    F.conv1d: _convolution,
+    F.conv2d: _convolution,
+    F.conv3d: _convolution,
+    F.batch_norm: _batch_norm,
+}
+LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "batch_norm"})

@@ -92,11 +92,12 @@ def _sendable(function: Any) -> bytes:
     try:
         return cloudpickle.dumps(function)
     except Exception as error:
-        parts = ", ".join(name for name, part in vars(function).items() if not _can_send(part, cloudpickle.dumps))
+        held = getattr(function, "__dict__", {})
+        parts = [name for name, part in held.items() if not _can_send(part, cloudpickle.dumps)]
         raise TypeError(
-            f"{parts or function!r} cannot be sent to other processes ({error}): something that it refers to, such as "
-            "an open file, a lock or a generator, exists in this process only. Make that inside the function, or "
-            "use jobs=1"
+            f"{', '.join(parts) or repr(function)} cannot be sent to other processes ({error}): something that it "
+            "refers to, such as an open file, a lock or a generator, exists in this process only. Make that inside the "
+            "function, or use jobs=1"
         ) from error
 
 

@@ -18,8 +18,9 @@ _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 def describe(value: Any) -> str:
     """`value` in words: settings by their values, functions by name and a digest of their code, tensors by their shape.
 
-    The digest of a function covers its code, its defaults, and the simple values and functions of its own module that
-    it reads from outside. What it cannot see: the content of tensors and of other objects, and code of other modules.
+    The digest of a function covers its code, its defaults, and what it reads from outside, where that is a simple value,
+    a frozen dataclass, or a function of its own module. It does not see what may change while it runs (lists, models,
+    tensors) and the code of other modules.
 
     >>> from prunelab.criteria import Magnitude
     >>> describe(Magnitude(p=2))
@@ -76,16 +77,20 @@ def _items(values: Mapping[Any, Any], above: tuple[int, ...], sign: str = ": ") 
 
 def _digest(function: FunctionType, above: tuple[int, ...]) -> str:
     code = function.__code__
-    closure = dict(zip(code.co_freevars, (_content(cell) for cell in function.__closure__ or ()), strict=True))
     read = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
-    own = {
-        name: value
-        for name, value in read.items()
-        if isinstance(value, _SIMPLE) or (isinstance(value, FunctionType) and value.__module__ == function.__module__)
-    }
-    outside = {**closure, **own, "defaults": function.__defaults__, "keywords": function.__kwdefaults__}
+    closure = dict(zip(code.co_freevars, (_content(cell) for cell in function.__closure__ or ()), strict=True))
+    settled = {name: value for name, value in (read | closure).items() if _is_settled(value, function.__module__)}
+    outside = {**settled, "defaults": function.__defaults__, "keywords": function.__kwdefaults__}
     text = f"{_code(code)} {_items(dict(sorted(outside.items())), above)}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_settled(value: Any, module: str) -> bool:
+    """Is it a setting? A list or an object may only be where a function puts what it finds."""
+    if isinstance(value, FunctionType):
+        return value.__module__ == module
+    frozen = is_dataclass(value) and not isinstance(value, type) and value.__dataclass_params__.frozen
+    return frozen or isinstance(value, (*_SIMPLE, tuple, functools.partial))
 
 
 def _content(cell: Any) -> Any:

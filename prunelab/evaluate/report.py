@@ -21,7 +21,7 @@ from prunelab.trace import NonzeroCounter, Op, trace
 from prunelab.trace.recorder import parameter_names
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from prunelab.evaluate.chart import Chart
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ class Report:
         """Is `latency` known already?"""
         return "latency" in vars(self)
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Theory beside practice: what the network should gain in size and speed, and what it does gain here.
 
         Measures the latency where nobody has yet. Needs the extra `lab`.
         """
         with extra("a plot"):
-            from prunelab.evaluate.drawing import draw_report
-        return draw_report(self)
+            from prunelab.evaluate.report_chart import draw
+        return draw(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as numbers, strings, lists and dictionaries; a ratio without bound is `math.inf`.

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prunelab.surgery.coupling import Coupling, Group
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
+from prunelab.surgery.coupling import Coupling, Group
+from prunelab.surgery.diagnosis import first_difference
+from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
 from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse
 from prunelab.surgery.slices import Slices, slices_of
-from prunelab.surgery.labels import Label
+from prunelab.surgery.verifying import Check, check
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
@@ -35,27 +37,63 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Built:
-    """A smaller network that ran with the shapes it should have, its plan, and what it returned."""
+    """A smaller network that ran with the shapes it should have, its plan, and how it compared."""
 
     model: nn.Module
     plan: Plan
     chosen: Chosen
     coupling: Coupling
-    outputs: Any
+    check: Check | None
 
 
-def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice) -> Built:
-    """Choose, cut, and run what is left; where the model's code cannot follow, keep those channels and start again."""
+class NotEqual(RuntimeError):
+    """The smaller network does not compute what the masked one computes."""
+
+
+class OtherPath(Exception):
+    """On inputs like the examples the smaller network failed where the masked one did not."""
+
+    def __init__(self, inputs: Any, error: str) -> None:
+        super().__init__(error)
+        self.inputs = inputs
+
+
+def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool) -> Built:
+    """Choose, cut, run what is left and compare; where the model's code cannot follow, or computes something else with
+    fewer channels, keep those channels and start again.
+
+    Raises NotEqual where the results differ and it is not known where from.
+    """
     numbers = Numbers(model)
     for _ in range(_ATTEMPTS):
         chosen = choose(coupling)
         plan = plan_for(model, coupling, chosen, numbers)
         small = plan.apply(model)
         result = rehearse(small, example_inputs, coupling, chosen.keep, plan.replaced)
-        if not result.failed:
-            return Built(small, plan, chosen, coupling, result.outputs)
-        if not numbers.another(result.module, coupling, chosen.keep):
-            coupling = _without_blamed(coupling, chosen.keep, result, model)
+        if result.failed:
+            if not numbers.another(result.module, coupling, chosen.keep):
+                coupling = _without_blamed(coupling, chosen.keep, result, model)
+            continue
+        if not verify:
+            return Built(small, plan, chosen, coupling, None)
+        masked = plan.masked(model)
+        outcome = check(masked, small, example_inputs, result.outputs)
+        if outcome.holds:
+            return Built(small, plan, chosen, coupling, outcome)
+        at = first_difference(masked, small, example_inputs, coupling, chosen.keep, plan.replaced)
+        if at is None:
+            if outcome.raised:
+                raise OtherPath(outcome.inputs, outcome.raised)
+            raise NotEqual(
+                f"the smaller {type(model).__name__} does not compute what the masked one computes: relative difference "
+                f"{outcome.error:.2e}, allowed {outcome.tolerance:.0e}. Nothing was changed; leave layers out with "
+                "exclude=[...], or look at the difference with verify=False"
+            )
+        op = coupling.followed[0].trace.ops[at]
+        seen = f"{op.name} returns something else when there are fewer"
+        coupling = _without_blamed(
+            coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen), model
+        )
     raise RuntimeError(
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen}"

@@ -86,16 +86,25 @@ class Coupling:
         return tuple(sizes)
 
 
-def couple(model: nn.Module, example_inputs: Any, *, exact: bool = True, exclude: Iterable[str] = ()) -> Coupling:
+def couple(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    exact: bool = True,
+    exclude: Iterable[str] = (),
+    also: Iterable[Any] = (),
+) -> Coupling:
     """Follow one forward of `model` and find its coupled channels.
 
     `exclude` are names of parameters: the channels that they make stay. With `exact=False` channels may go although
-    the network then computes something else (the widths under a LayerNorm, single dimensions of a head).
+    the network then computes something else (the widths under a LayerNorm, single dimensions of a head). `also` are
+    further inputs, on which the model may take other paths through its code.
     """
     model = unwrap(model)
     unfused = any(isinstance(module, nn.RNNBase) for module in model.modules())
     follower = Follower(RULES, otherwise)
     followed = [follower.follow(trace(model, example_inputs, unfused=unfused))]
+    followed += [follower.follow(trace(model, inputs, unfused=unfused)) for inputs in also]
     trained = {name for name, _ in model.named_parameters()}
     if trained - follower.used:  # a layer that runs in training only
         followed.append(follower.follow(trace(model, example_inputs, unfused=unfused, training=True)))

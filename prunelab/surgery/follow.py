@@ -216,9 +216,14 @@ class Follower:
             self.ledger.tie(a, b)
 
     def _meet(self, label: Label, others: Sequence[Label], size: Sequence[int]) -> None:
-        """A label meets a tensor of `size`: along each of its dimensions that tensor must be able to follow."""
-        for dim in varying(label):
+        """A label meets a tensor of `size`: along each of its dimensions that tensor must be able to follow. Where it
+        cannot along an inner one (the dimensions of a head), whole positions of the outer one may still go."""
+        dims = varying(label)
+        for dim in dims:
             if size[dim] > 1 and not any(other.shape[dim] > 1 for other in others):
+                if dim != dims[0]:
+                    self.ledger.tie_along(label, dim)
+                    continue
                 self.freeze(label, "it meets, element by element, a tensor that cannot shrink with it")
 
 

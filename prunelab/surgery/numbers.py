@@ -82,6 +82,8 @@ def _changed_sizes(coupling: Coupling, keep: NDArray[np.bool_]) -> dict[str, dic
     changed: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
     for followed in coupling.followed:
         for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
+            if op.name == "aten::_unsafe_view":  # only matmul itself calls it
+                continue
             for value, labels in zip(op.outputs, returned, strict=True):
                 after = coupling.shape_after(value.shape, labels, keep) if labels else None
                 if after is not None and after != value.shape:

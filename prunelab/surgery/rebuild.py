@@ -13,11 +13,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
+from prunelab.trace import held_tensors
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under their first names."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters, buffers and other tensors that modules hold, under their first names."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers()), **held_tensors(model)}
 
 
 def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
@@ -32,6 +33,7 @@ def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None and (value := by_memory.get(memory_of(tensor))) is not None:
                 memo[id(tensor)] = value
+    memo.update((id(tensors[name]), value) for name, value in replaced.items())
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:

@@ -16,7 +16,7 @@ from prunelab.trace import call_arguments, device_of, undisturbed
 from prunelab.trace.recorder import Recorder, stepwise
 
 
-class Mismatch(Exception):  # noqa: N818 - not an error of anybody's: it ends the rehearsal early
+class Mismatch(Exception):
     """An operation returned another shape than expected."""
 
 

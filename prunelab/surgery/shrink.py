@@ -13,22 +13,20 @@ from torch.optim import Optimizer
 from prunelab.criteria import Criterion
 from prunelab.masks import Masks
 from prunelab.names import Exclude, excluded
-from prunelab.surgery.building import Built, Chosen, Keep, build
+from prunelab.surgery.building import Chosen, Keep, NotEqual, OtherPath, build
 from prunelab.surgery.carrying import carry
 from prunelab.surgery.choose import Limits, choose
-from prunelab.surgery.coupling import Coupling, couple
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
+from prunelab.surgery.coupling import Coupling, couple
 from prunelab.surgery.importance import Aggregate, importance
 from prunelab.surgery.plan import Plan
 from prunelab.surgery.telling import to_text
-from prunelab.surgery.verifying import Check, check
+from prunelab.surgery.verifying import Check
 from prunelab.targets import named_parameters, unwrap
 
+_PATHS = 3  # through the model's code, beside that of the example inputs
+
 Budget: TypeAlias = tuple[Literal["macs", "params", "latency"], float]
-
-
-class NotEqual(RuntimeError):
-    """The smaller network does not compute what the masked one computes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +79,8 @@ def shrink(
 ) -> Shrunk:
     """Remove channels for good: a smaller, dense network with the weights of those that stay."""
     network = unwrap(model)
-    coupling = couple(network, example_inputs, exact=exact, exclude=_excluded(network, exclude))
+    left_out = _excluded(network, exclude)
+    coupling = couple(network, example_inputs, exact=exact, exclude=left_out)
     scores = importance(network, coupling, criterion, aggregate, data, loss)
     limits = Limits(minimum, multiple_of)
 
@@ -92,19 +91,17 @@ def shrink(
         fraction = sparsity if sparsity is not None else 0.0
         return Chosen(keep(coupling, fraction), {})
 
-    built = build(network, example_inputs, coupling, decide)
-    return Shrunk(built.model, built.plan, _verified(network, example_inputs, built) if verify else None, network)
-
-
-def _verified(network: nn.Module, example_inputs: Any, built: Built) -> Check:
-    result = check(built.plan.masked(network), built.model, example_inputs, built.outputs)
-    if not result.holds:
-        raise NotEqual(
-            f"the smaller {type(network).__name__} does not compute what the masked one computes: relative difference "
-            f"{result.error:.2e}, allowed {result.tolerance:.0e}; nothing was changed. Please report it; exclude=[...] "
-            "leaves layers out"
-        )
-    return result
+    paths: list[Any] = []
+    while True:
+        try:
+            built = build(network, example_inputs, coupling, decide, verify)
+            return Shrunk(built.model, built.plan, built.check, network)
+        except OtherPath as other:
+            if len(paths) == _PATHS:
+                raise NotEqual(f"on inputs like the examples the smaller network fails: {other}") from other
+            paths.append(other.inputs)
+            coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths)
+            scores = importance(network, coupling, criterion, aggregate, data, loss)
 
 
 def _excluded(model: nn.Module, exclude: Exclude | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunelab.trace import call_arguments, device_of, map_tensors, tensors_in, undisturbed
+from prunelab.trace import call_arguments, device_of, map_tensors, results_in, undisturbed
 
 # Differences that rounding explains: sums over fewer terms, in another order.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -16,11 +16,14 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torc
 
 @dataclass(frozen=True)
 class Check:
-    """The largest relative difference of any output, on so many sets of inputs, and what it may be."""
+    """The largest relative difference of any output, on so many sets of inputs, and what it may be. Where the smaller
+    network `raised` an error, on these `inputs`."""
 
     error: float
     tolerance: float
     draws: int
+    raised: str = ""
+    inputs: Any = None
 
     @property
     def holds(self) -> bool:
@@ -32,8 +35,16 @@ def check(masked: nn.Module, small: nn.Module, example_inputs: Any, seen: Any = 
     worst, tolerance = 0.0, 0.0
     for number in range(1 + draws):
         inputs = redrawn(example_inputs, number) if number else example_inputs
-        expected = outputs_of(masked, inputs)
-        found = seen if number == 0 and seen is not None else outputs_of(small, inputs)
+        try:
+            expected = outputs_of(masked, inputs)
+        except Exception:
+            if number:
+                continue  # inputs that the network does not take
+            raise
+        try:
+            found = seen if number == 0 and seen is not None else outputs_of(small, inputs)
+        except Exception as error:
+            return Check(float("inf"), 0.0, number, f"{type(error).__name__}: {error}", inputs)
         error, allowed = difference(expected, found)
         worst, tolerance = max(worst, error), max(tolerance, allowed)
     return Check(worst, tolerance, 1 + draws)
@@ -69,8 +80,8 @@ def redrawn(inputs: Any, seed: int) -> Any:
 
 def difference(expected: Any, found: Any) -> tuple[float, float]:
     """(largest relative difference, the tolerance of the coarsest float type) over all tensors of two results."""
-    pairs = list(zip(tensors_in(expected), tensors_in(found), strict=False))
-    if len(pairs) != len(tensors_in(expected)) or len(pairs) != len(tensors_in(found)):
+    pairs = list(zip(results_in(expected), results_in(found), strict=False))
+    if len(pairs) != len(results_in(expected)) or len(pairs) != len(results_in(found)):
         return float("inf"), 0.0
     worst, tolerance = 0.0, 0.0
     for a, b in pairs:

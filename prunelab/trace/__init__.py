@@ -5,7 +5,16 @@ it was. The MAC counter (`prunelab.evaluate`) reads it.
 """
 
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, map_tensors, tensors_in, to_device, undisturbed
+from prunelab.trace.forward import (
+    call_arguments,
+    device_of,
+    held_tensors,
+    map_tensors,
+    results_in,
+    tensors_in,
+    to_device,
+    undisturbed,
+)
 from prunelab.trace.record import Op, Product, Trace, Value, Weight
 from prunelab.trace.recorder import trace
 
@@ -18,7 +27,9 @@ __all__ = [
     "Weight",
     "call_arguments",
     "device_of",
+    "held_tensors",
     "map_tensors",
+    "results_in",
     "tensors_in",
     "to_device",
     "trace",

@@ -83,19 +83,25 @@ def map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
     return item
 
 
-def tensors_in(item: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists, dictionaries, dataclasses and other objects, in order."""
+def tensors_in(item: Any, opaque: bool = False) -> list[Tensor]:
+    """Every tensor in nested tuples, lists, dictionaries and dataclasses, in order; where `opaque`, in other objects
+    too (a cache of keys and values that a language model returns beside its results is one)."""
     if isinstance(item, Tensor):
         return [item]
     if isinstance(item, Mapping):
-        return [t for value in item.values() for t in tensors_in(value)]
+        return [t for value in item.values() for t in tensors_in(value, opaque)]
     if isinstance(item, tuple | list):
-        return [t for value in item for t in tensors_in(value)]
+        return [t for value in item for t in tensors_in(value, opaque)]
     if is_dataclass(item) and not isinstance(item, type):
-        return [t for field in fields(item) for t in tensors_in(getattr(item, field.name))]
-    if hasattr(item, "__dict__") and not isinstance(item, nn.Module | type):
-        return [t for value in vars(item).values() for t in tensors_in(value)]
+        return [t for field in fields(item) for t in tensors_in(getattr(item, field.name), opaque)]
+    if opaque and hasattr(item, "__dict__") and not isinstance(item, nn.Module | type):
+        return [t for value in vars(item).values() for t in tensors_in(value, opaque)]
     return []
+
+
+def results_in(item: Any) -> list[Tensor]:
+    """The tensors that a model returned: those in objects of unknown kinds only where there are no others."""
+    return tensors_in(item) or tensors_in(item, opaque=True)
 
 
 @contextmanager
@@ -103,7 +109,7 @@ def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     """Evaluation mode (or training mode) without gradients inside; outside, the model and the random state are as they were.
 
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
-    statistics or a cache), and the state of the random generators of the CPU and of the model's CUDA devices. The
+    statistics), the other attributes (a counter, a cache that the first forward fills), and the state of the random generators of the CPU and of the model's CUDA devices. The
     fused paths that hide a whole layer in one operation are off. Raises ValueError for a lazy module not yet run.
     """
     _refuse_lazy(model)
@@ -114,6 +120,7 @@ def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_mode(modules, training))
+        stack.enter_context(_same_attributes(modules))
         stack.enter_context(_same_buffers(modules))
         stack.enter_context(_no_fast_path())
         yield
@@ -136,6 +143,57 @@ def _mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     finally:
         for module, was_training in flags:
             module.training = was_training
+
+
+@contextmanager
+def _same_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put back attributes that were bound anew, and what dictionaries and lists among them held."""
+    internal = vars(nn.Module()).keys()
+    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in internal}) for m in modules]
+    try:
+        yield
+    finally:
+        for module, attributes in saved:
+            held = vars(module)
+            for name in [name for name in held if name not in attributes and name not in internal]:
+                del held[name]
+            for name, (value, content) in attributes.items():
+                held[name] = value
+                if isinstance(value, dict | list) and [*map(id, _content(value))] != [*map(id, content)]:
+                    value.clear()
+                    value.extend(content) if isinstance(value, list) else value.update(zip(content[::2], content[1::2]))
+
+
+def _content(value: Any) -> list[Any]:
+    """What a plain dictionary (keys and values in turn) or list holds; nothing for everything else."""
+    if type(value) is dict:
+        return [item for pair in value.items() for item in pair]
+    return list(value) if type(value) is list else []
+
+
+def held_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Tensors that modules hold as plain attributes, in dictionaries and lists too: constants, and caches of what was
+    computed once. Each under the name by which code would reach it: `blocks.0.cache['cpu']`."""
+    known = {id(t) for t in (*model.parameters(), *model.buffers())}
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if not name.startswith(("_parameters", "_buffers", "_modules", "_forward", "_backward", "_flat_weights")):
+                for key, tensor in _held(f"{path}.{name}".lstrip("."), value):
+                    if id(tensor) not in known:
+                        found[key] = tensor
+    return found
+
+
+def _held(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif type(value) in (list, tuple):
+        for number, item in enumerate(value):
+            yield from _held(f"{name}[{number}]", item)
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _held(f"{name}[{key!r}]", item)
 
 
 @contextmanager

@@ -95,7 +95,8 @@ class Op:
 class Trace:
     """One forward: its operations in the order they ran, and the values that entered and left it.
 
-    `parameters` and `buffers` map first names to values; what is shared is found once. MACs are the
+    `parameters` and `buffers` map first names to values; what is shared is found once. Tensors that modules hold as
+    plain attributes count as buffers. MACs are the
     multiply-adds of matrix products and convolutions of this forward, batch included: additions of biases, element-wise
     operations, normalisation, pooling and look-ups count as none; products with padding, and with attention scores that
     a mask then discards, count.

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, tensors_in, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, held_tensors, results_in, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
@@ -60,7 +60,8 @@ def trace(
         names = parameter_names(model)
         parameters = list(model.parameters())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
-        buffers = {name: recorder.value(buffer) for name, buffer in model.named_buffers()}
+        held = {**dict(model.named_buffers()), **held_tensors(model)}
+        buffers = {name: recorder.value(tensor) for name, tensor in held.items()}
         inputs = recorder.register((args, kwargs))
         with recorder.following(model), recorder:
             try:
@@ -68,7 +69,7 @@ def trace(
             except Exception as error:
                 error.add_note(_where(model, recorder.path_of(error), args, kwargs))
                 raise
-        outputs = tuple(map(recorder.value, tensors_in(result)))
+        outputs = tuple(map(recorder.value, results_in(result)))
         return Trace(
             tuple(recorder.ops), {names[id(p)]: recorder.value(p) for p in parameters}, inputs, outputs, buffers
         )

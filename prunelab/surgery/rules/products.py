@@ -233,6 +233,9 @@ def attention(run: Follower, op: Op) -> None:
             continue
     for value in (q, k, v):
         run.keep_dims(value, [2], "it lies along the sequence")
+    mask = arguments(op).get("attn_mask", arguments(op).get("attn_bias"))
+    if mask is not None and len(mask.shape) == 4 and run.extent(mask)[1] > 1:
+        run.same(queries, run.along(mask, 1), "the attention mask of each head cannot shrink with it")
     labels = [] if queries is None else [spread(queries, 1, 4)]
     for label in run.of(v):
         if label.shape[3] > 1:

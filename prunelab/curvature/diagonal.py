@@ -1,0 +1,128 @@
+"""The diagonal of the Hessian: what Optimal Brain Damage needs of it, for networks whose Hessian cannot be built."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prunelab.criteria.measuring import Batches, Loss, batches, run
+from prunelab.curvature.objective import check_data, check_number, running
+from prunelab.curvature.places import Places, places_of
+from prunelab.curvature.recursion import recursion
+from prunelab.curvature.sweep import sweep
+from prunelab.schedule import check_step
+from prunelab.targets import named_parameters, unwrap
+
+Diagonal = dict[str, Tensor]
+_METHODS: dict[str, Callable[..., Diagonal]] = {
+    "exact": partial(sweep, exact=True),
+    "gauss-newton": partial(sweep, exact=False),
+    "lecun": partial(recursion, bends=True),
+    "levenberg-marquardt": partial(recursion, bends=False),
+}
+
+
+def hessian_diagonal(
+    model: nn.Module,
+    data: Batches,
+    loss: Loss,
+    method: Literal["exact", "gauss-newton", "lecun", "levenberg-marquardt", "hutchinson"] = "exact",
+    *,
+    parameters: Iterable[str] | None = None,
+    weight_decay: float = 0.0,
+) -> Diagonal:
+    """∂²/∂w² of the mean loss + λ/2 · ‖w‖² for every parameter entry: {parameter name: tensor of its shape}.
+
+    What `criteria.OBD` takes. In eval mode, in the model's dtype, float32 at least; the model is left as it is.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1, bias=False))
+    >>> model[0].weight.data, model[2].weight.data = torch.eye(2), torch.tensor([[3.0, 1.0]])
+    >>> data = [(torch.tensor([[2.0, 5.0]]), torch.zeros(1, 1))]
+    >>> found = hessian_diagonal(model, data, torch.nn.functional.mse_loss)
+    >>> found["0.weight"].tolist(), found["2.weight"].tolist()              # 2 · (3 · 2)² first, 2 · 5² last
+    ([[72.0, 450.0], [8.0, 50.0]], [[8.0, 50.0]])
+
+    Args:
+        model: of Linear, convolution (grouped too, not transposed) and BatchNorm layers, as far as their parameters
+            are asked for.
+        data: batches (inputs, targets), something that can be iterated more than once.
+        loss: loss(outputs, targets) → scalar, the mean over the examples of a batch, which do not know of each other.
+        method: "exact" (the default) and "gauss-newton" sweep columns back through the network, and agree where it is
+            piecewise linear; "exact" wants functions that are linear or elementwise, and is slow where many of them
+            bend. "lecun" is the recursion of Optimal Brain Damage, "levenberg-marquardt" the same without second
+            derivatives of the activation functions: both leave out what the units of a layer have to do with each
+            other. "hutchinson" is the mean of 100 random products; `hutchinson` also gives its error.
+        parameters: names or globs; by default all.
+        weight_decay: λ.
+
+    Raises:
+        TypeError, ValueError: an argument that makes no sense, or a module that the method cannot handle, by its name.
+    """
+    if method == "hutchinson":
+        return hutchinson(model, data, loss, parameters=parameters, weight_decay=weight_decay).values
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, [*_METHODS, 'hutchinson']))}, not {method!r}")
+    check_data(data, loss)
+    decay = check_number("weight_decay", weight_decay)
+    model, places = _ready(model, parameters)
+    known = named_parameters(model)
+    names = {known[name]: name for name in places.names}
+    sums = {name: torch.full_like(known[name], 0.0) for name in places.names}
+    examples = 0
+    with running(model), depending_on(model, list(names)):
+        for inputs, labels, count in batches(model, data):
+            forward = partial(run, model, inputs)
+            found = _METHODS[method](model, names, forward, lambda out, t=labels: loss(out, t), count)
+            for name, values in found.items():
+                sums[name] += values.view_as(sums[name]) * count
+            examples += count
+    if not examples:
+        raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
+    return {name: (total / examples + decay).detach() for name, total in sums.items()}
+
+
+class Estimate(NamedTuple):
+    """An estimated diagonal, by parameter name, and the standard error of each of its entries."""
+
+    values: Diagonal
+    errors: Diagonal
+
+
+def hutchinson(
+    model: nn.Module,
+    data: Batches,
+    loss: Loss,
+    samples: int = 100,
+    *,
+    seed: int = 0,
+    parameters: Iterable[str] | None = None,
+    weight_decay: float = 0.0,
+) -> Estimate:
+    """An estimate of the Hessian's diagonal from products with random signs, for any network: mean of v ⊙ (H v).
+
+    v is ±1 with equal chance, so that E[v ⊙ H v] is the diagonal. The standard error of an entry is the standard
+    deviation of its samples over √samples; it comes from the rest of the Hessian's row, √(Σ_j≠i h_ij² / samples), and
+    is often larger than what is estimated. As for `hessian_diagonal`; each sample costs about two gradients.
+    """
+    check_data(data, loss)
+    decay, count = check_number("weight_decay", weight_decay), check_step(samples, "samples", least=2)
+    model, places = _ready(model, parameters)
+    known = named_parameters(model)
+    weights = [known[name] for name in places.names]
+    generator = torch.Generator().manual_seed(seed)
+    total, squares = (torch.zeros(places.size, dtype=weights[0].dtype, device=weights[0].device) for _ in range(2))
+    with running(model), depending_on(model, weights):
+        for _ in range(count):
+            signs = torch.randint(2, (places.size,), generator=generator).to(total) * 2 - 1
+            found = signs * _product(model, data, loss, weights, signs)
+            total += found
+            squares += found.square()
+    mean = total / count
+    spread = (squares / count - mean.square()).clamp(min=0) * count / (count - 1)
+    return Estimate(places.split(mean + decay), places.split((spread / count).sqrt()))
