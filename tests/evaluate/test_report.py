@@ -232,29 +232,47 @@ def test_what_cannot_be_counted_is_refused() -> None:
 
 
 def test_as_text() -> None:
+    """3 000 bits are 375 bytes, and 600 weights of four bytes are 2 400: 2.78 kB, and the dense 1.2 kB: 3.98 kB."""
     model = ones(nn.Sequential(nn.Linear(100, 30, bias=False), nn.ReLU(), nn.Linear(30, 10, bias=False)))
     remove(model[0].weight, 2_400)
+    model[0].weight.data = model[0].weight.data.view(-1)[scattered(3_000)].view(30, 100)
     assert str(report(model, torch.zeros(1, 100))).splitlines() == [
         "Sequential: 3,300 parameters, 900 nonzero, 3,300 MACs, 13.2 kB",
         "compression ratio 3.67×, theoretical speedup 3.67× (dense: 3,300 parameters, 3,300 MACs)",
+        "latency: measured when asked for, by .latency or report(..., measure=True)",
         "",
-        "layer  type    parameters  nonzero  sparsity   MACs  nonzero MACs",
-        "-----------------------------------------------------------------",
-        "0      Linear       3,000      600     0.800  3,000           600",
-        "2      Linear         300      300     0.000    300           300",
-        "-----------------------------------------------------------------",
-        "total               3,300      900     0.727  3,300           900",
+        "ratio                                               dense  this network  dense / this",
+        "-------------------------------------------------------------------------------------",
+        "compression ratio (nonzero parameters)  theory      3,300           900         3.67×",
+        "theoretical speedup (nonzero MACs)      theory      3,300           900         3.67×",
+        "file, zeros stored                      practice  13.2 kB       13.2 kB         1.00×",
+        "file, zeros left out                    practice  13.2 kB       3.98 kB         3.32×",
+        "measured speedup (latency)              practice        –             –  not measured",
+        "",
+        "layer  type    parameters  nonzero  sparsity   MACs  nonzero MACs     file  encoding",
+        "------------------------------------------------------------------------------------",
+        "0      Linear       3,000      600     0.800  3,000           600  2.78 kB    bitmap",
+        "2      Linear         300      300     0.000    300           300   1.2 kB     dense",
+        "------------------------------------------------------------------------------------",
+        "total               3,300      900     0.727  3,300           900  3.98 kB",
     ]
+
+
+def scattered(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def test_as_dictionary() -> None:
     r = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))
     d = json.loads(json.dumps(r.to_dict()))
-    for name in ("params", "nonzero", "macs", "bytes", "compression_ratio", "theoretical_speedup", "sparsity"):
+    for name in ("params", "nonzero", "macs", "bytes", "sparse_bytes", "dense_bytes", "compression_ratio",
+                 "theoretical_speedup", "bytes_ratio", "sparsity"):  # fmt: skip
         assert d[name] == getattr(r, name)
+    assert d["latency"] is None
+    assert not [name for name in d if name.startswith("_")]
     assert d["layers"][2] == {
         "name": "5", "kind": "Linear", "params": 1_010, "nonzero": 1_010, "macs": 1_000, "nonzero_macs": 1_000.0,
-        "sparsity": 0.0,
+        "bytes": 4_040, "sparse_bytes": 4_040, "encoding": "dense", "sparsity": 0.0,
     }  # fmt: skip
 
 
@@ -285,21 +303,27 @@ def test_as_table() -> None:
     html = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))._repr_html_()
     table = Table(html)
     tags = [tag for tag, _ in table.tags]
-    assert tags.count("thead") == tags.count("tfoot") == 1
-    assert [a["scope"] for tag, a in table.tags if tag == "th"] == ["col"] * 7 + ["row"] * 4
+    assert (tags.count("thead"), tags.count("tfoot")) == (2, 1)
+    assert [a["scope"] for tag, a in table.tags if tag == "th"] == ["col"] * 5 + ["row"] * 5 + ["col"] * 9 + ["row"] * 4
     assert "compression ratio 1.00×" in "".join(table.text)
-    region = next(attributes for _, attributes in table.tags if attributes.get("role") == "region")
-    assert (region["tabindex"], region["aria-label"]) == ("0", "Size of LeNet300, layer by layer")
+    regions = [attributes for _, attributes in table.tags if attributes.get("role") == "region"]
+    assert [region["aria-label"] for region in regions] == [
+        "Theory and practice of LeNet300",
+        "Size of LeNet300, layer by layer",
+    ]
+    assert [region["tabindex"] for region in regions] == ["0", "0"]
     assert "color" not in html  # nor background-color: both themes keep their own
     assert "background" not in html
 
 
-def test_on_a_narrow_screen_the_table_scrolls_and_the_headline_does_not() -> None:
+def test_on_a_narrow_screen_the_tables_scroll_and_the_headline_does_not() -> None:
     html = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))._repr_html_()
-    headline, region = html.split('role="region"')
-    assert "overflow-x:auto" in region.partition(">")[0]
+    headline, *regions = html.split('role="region"')
+    assert len(regions) == 2
     assert "theoretical speedup" in headline
-    assert "<table" in region
+    for region in regions:
+        assert "overflow-x:auto" in region.partition(">")[0]
+        assert "<table" in region
 
 
 @pytest.mark.parametrize("show", [repr, str, "{!r}".format])
