@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from prunelab.criteria.grasp import hessian_product
 from prunelab.criteria.measuring import Batches, Loss, batches, run
 from prunelab.curvature.objective import check_data, check_number, running
-from prunelab.curvature.places import Places, places_of
+from prunelab.curvature.places import places_of
 from prunelab.curvature.recursion import recursion
 from prunelab.curvature.sweep import sweep
 from prunelab.schedule import check_step
@@ -70,21 +71,25 @@ def hessian_diagonal(
         raise ValueError(f"method must be one of {', '.join(map(repr, [*_METHODS, 'hutchinson']))}, not {method!r}")
     check_data(data, loss)
     decay = check_number("weight_decay", weight_decay)
-    model, places = _ready(model, parameters)
-    known = named_parameters(model)
-    names = {known[name]: name for name in places.names}
-    sums = {name: torch.full_like(known[name], 0.0) for name in places.names}
+    model = _in_full_precision(model)
+    names = {target.weight: target.name for target in places_of(model, parameters)[1]}
+    sums: Diagonal = {}
     examples = 0
-    with running(model), depending_on(model, list(names)):
+    with running(model), _depending_on(model, names):
         for inputs, labels, count in batches(model, data):
             forward = partial(run, model, inputs)
             found = _METHODS[method](model, names, forward, lambda out, t=labels: loss(out, t), count)
             for name, values in found.items():
-                sums[name] += values.view_as(sums[name]) * count
+                sums[name] = torch.add(sums[name], values, alpha=count) if name in sums else values.mul_(count)
             examples += count
     if not examples:
         raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
-    return {name: (total / examples + decay).detach() for name, total in sums.items()}
+    return {
+        name: sums[name].div_(examples).add_(decay).view(weight.shape)
+        if name in sums
+        else torch.full_like(weight, decay)
+        for weight, name in names.items()
+    }
 
 
 class Estimate(NamedTuple):
@@ -112,17 +117,37 @@ def hutchinson(
     """
     check_data(data, loss)
     decay, count = check_number("weight_decay", weight_decay), check_step(samples, "samples", least=2)
-    model, places = _ready(model, parameters)
-    known = named_parameters(model)
-    weights = [known[name] for name in places.names]
+    model = _in_full_precision(model)
+    places, targets = places_of(model, parameters)
     generator = torch.Generator().manual_seed(seed)
-    total, squares = (torch.zeros(places.size, dtype=weights[0].dtype, device=weights[0].device) for _ in range(2))
-    with running(model), depending_on(model, weights):
-        for _ in range(count):
-            signs = torch.randint(2, (places.size,), generator=generator).to(total) * 2 - 1
-            found = signs * _product(model, data, loss, weights, signs)
-            total += found
-            squares += found.square()
+    vector = places.join({target.name: target.weight for target in targets})
+    total, squares = torch.zeros_like(vector), torch.zeros_like(vector)
+    for _ in range(count):
+        signs = torch.randint(2, (places.size,), generator=generator).to(total) * 2 - 1
+        found = signs * places.join(hessian_product(model, targets, data, loss, places.split(signs)))
+        total += found
+        squares += found.square()
     mean = total / count
-    spread = (squares / count - mean.square()).clamp(min=0) * count / (count - 1)
-    return Estimate(places.split(mean + decay), places.split((spread / count).sqrt()))
+    variance = (squares / count - mean.square()).clamp(min=0) * count / (count - 1)
+    return Estimate(places.split(mean + decay), places.split((variance / count).sqrt()))
+
+
+def _in_full_precision(model: nn.Module) -> nn.Module:
+    """The model itself, or where a parameter has half precision, a copy in float32."""
+    model = unwrap(model)
+    half = any(p.is_floating_point() and p.element_size() < 4 for p in named_parameters(model).values())
+    return copy.deepcopy(model).float() if half else model
+
+
+@contextmanager
+def _depending_on(model: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, these parameters require gradients, and no others do; outside, each as before."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    ids = {id(parameter) for parameter in wanted}
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in ids)
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)

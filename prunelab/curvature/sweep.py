@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from prunelab.criteria.measuring import Loss
 from prunelab.curvature.outputs import checked_outputs, factor, output_derivatives
 from prunelab.curvature.tape import Bend, Tape
-from prunelab.curvature.uses import Use, bias_squares, position_squares, weight_squares
+from prunelab.curvature.uses import Use, joined, position_squares, squares
 
 # Columns that are taken back through the network at once.
 COLUMNS = 64
@@ -77,14 +77,15 @@ def _take_back(
     found = torch.autograd.grad(
         root, [use.output for use in uses], columns, retain_graph=True, allow_unused=True, is_grads_batched=True
     )
-    weights: dict[str, list[tuple[Use, Tensor]]] = {}
-    biases: dict[str, list[tuple[Use, Tensor]]] = {}
-    for use, values in zip(uses, found, strict=True):
-        for parts, name in ((weights, use.weight), (biases, use.bias)):
-            if name is not None and values is not None:
-                parts.setdefault(name, []).append((use, values))
-    _add(sums, {name: weight_squares(parts, signs) for name, parts in weights.items()})
-    _add(sums, {name: bias_squares(parts, signs) for name, parts in biases.items()})
+    together: dict[tuple[str | None, str | None], list[int]] = {}
+    for number, use in enumerate(uses):
+        if found[number] is not None:
+            together.setdefault((use.weight, use.bias), []).append(number)
+    for numbers in together.values():
+        use, values = uses[numbers[0]], found[numbers[0]]
+        if len(numbers) > 1:
+            use, values = joined([uses[n] for n in numbers], [found[n] for n in numbers])
+        _add(sums, squares(use, values, signs))
 
 
 def _add(sums: Sums, found: Sums) -> None:

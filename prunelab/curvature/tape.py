@@ -34,9 +34,7 @@ PRODUCTS = LAYERS | _names(
     "conv_transpose3d div divide matmul mm mul multiply true_divide"
 )
 MEANS = _names("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d mean")
-MAXIMA = _names(
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d"
-)
+MAXIMA = _names("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d")
 # Activation functions made of straight pieces, whose second derivative is zero, and those that bend.
 STRAIGHT = _names(
     "abs clamp clamp_max clamp_min hardshrink hardsigmoid hardtanh leaky_relu relu relu6 rrelu softshrink threshold"

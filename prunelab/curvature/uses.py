@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -69,19 +69,40 @@ def use_of(func: Any, args: Any, kwargs: Any, result: Any, names: dict[int, str]
 
 def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """The arguments of a layer's function by name."""
-    return dict(signature(_RULES[func]).bind(*args, **kwargs).arguments)
+    return dict(_SIGNATURES[func].bind(*args, **kwargs).arguments)
 
 
-def weight_squares(parts: Sequence[tuple[Use, Tensor]], signs: Tensor | None) -> Tensor:
-    """Σ_n Σ_c s_nc · (∂/∂w of column c for example n)², flat, for a weight and the uses it has.
+def squares(use: Use, columns: Tensor, signs: Tensor | None) -> dict[str, Tensor]:
+    """Σ_n Σ_c s_nc · (∂/∂w of column c, for example n)² of the parameters of a use, flat and by name.
 
-    `parts` are the uses with the columns at their outputs, (C, *shape); `signs` (C, N) is None where all are 1.
+    `columns` (C, *shape) are those at the use's output; `signs` (C, N) is None where all are 1.
     """
-    columns = torch.cat([use.spread(values) for use, values in parts], -1)  # (C, N, g, O, L)
-    inputs = torch.cat([use.inputs() for use, _ in parts], -1)  # (N, g, I, L)
-    if inputs.shape[-1] == 1:  # (δ x)² = δ² x², so that the columns add up first
-        squares = _signed(columns.square(), signs).sum(0)[..., 0]  # (N, g, O)
-        return torch.einsum("ngo,ngi->goi", squares, inputs[..., 0].square()).flatten()
+    spread, found = use.spread(columns), {}  # (C, N, g, O, L)
+    if spread.shape[-1] == 1:  # (δ x)² = δ² x², so that the columns add up first
+        few = _signed(spread.square(), signs).sum(0)[..., 0]  # (N, g, O)
+        if use.bias is not None:
+            found[use.bias] = few.sum(0).flatten()
+        if use.weight is not None:
+            found[use.weight] = _products(few, use.inputs()[..., 0].square()).flatten()
+        return found
+    if use.bias is not None:
+        found[use.bias] = _signed(spread.sum(-1).square_(), signs).sum((0, 1)).flatten()
+    if use.weight is not None:
+        found[use.weight] = _table_squares(spread, use.inputs(), signs).flatten()
+    return found
+
+
+def _signed(values: Tensor, signs: Tensor | None) -> Tensor:
+    return values if signs is None else values * signs.reshape(*signs.shape, *[1] * (values.dim() - 2))
+
+
+def _products(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Σ over the examples of (N, g, O) times (N, g, I): (g, O, I)."""
+    return torch.matmul(outputs.permute(1, 2, 0), inputs.transpose(0, 1))
+
+
+def _table_squares(columns: Tensor, inputs: Tensor, signs: Tensor | None) -> Tensor:
+    """The same for a weight that is used at several positions: each example's derivatives in it, then their squares."""
     several, examples, groups, outputs, _ = columns.shape
     rows = columns.permute(1, 2, 0, 3, 4).flatten(2, 3)  # (N, g, C·O, L)
     total = columns.new_zeros(groups, outputs, inputs.shape[2])
@@ -93,17 +114,20 @@ def weight_squares(parts: Sequence[tuple[Use, Tensor]], signs: Tensor | None) ->
         if signs is not None:
             table *= signs.T[some, None, :, None, None]
         total += table.sum((0, 2))
-    return total.flatten()
+    return total
 
 
-def bias_squares(parts: Sequence[tuple[Use, Tensor]], signs: Tensor | None) -> Tensor:
-    """The same for a bias."""
-    slopes = torch.stack([use.spread(values).sum(-1) for use, values in parts]).sum(0)  # (C, N, g, O)
-    return _signed(slopes.square(), signs).sum((0, 1)).flatten()
+def joined(uses: Sequence[Use], columns: Sequence[Tensor]) -> tuple[Use, Tensor]:
+    """Several uses of the same parameters as one with more positions."""
+    spread = torch.cat([use.spread(values) for use, values in zip(uses, columns, strict=True)], -1)
+    several, (examples, groups, outputs, positions) = len(spread), spread.shape[1:]
+    shape = (examples, groups * outputs, positions)
 
+    def inputs() -> Tensor:
+        return torch.cat([use.inputs() for use in uses], -1)
 
-def _signed(squares: Tensor, signs: Tensor | None) -> Tensor:
-    return squares if signs is None else squares * signs.reshape(*signs.shape, *[1] * (squares.dim() - 2))
+    use = replace(uses[0], shape=shape, groups=groups, channels_last=False, inputs=inputs)
+    return use, spread.reshape(several, *shape)
 
 
 def position_squares(use: Use, curvature: Tensor) -> dict[str, Tensor]:
@@ -197,4 +221,5 @@ _RULES: dict[Any, Rule] = {
     F.conv3d: _convolution,
     F.batch_norm: _batch_norm,
 }
+_SIGNATURES = {func: signature(rule) for func, rule in _RULES.items()}
 LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "batch_norm"})

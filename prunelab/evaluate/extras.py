@@ -12,5 +12,6 @@ def extra(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message = f'{what} needs {error.name}, which is not installed: pip install "prunelab[lab]"'
+        package = (error.name or "").partition(".")[0]
+        message = f'{what} needs {package}, which is not installed: pip install "prunelab[lab]"'
         raise ImportError(message, name=error.name) from error

@@ -18,9 +18,9 @@ _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 def describe(value: Any) -> str:
     """`value` in words: settings by their values, functions by name and a digest of their code, tensors by their shape.
 
-    The digest of a function covers its code, its defaults, and what it reads from outside, where that is a simple value,
-    a frozen dataclass, or a function of its own module. It does not see what may change while it runs (lists, models,
-    tensors) and the code of other modules.
+    The digest of a function covers its code, its defaults, and what it reads from outside, where that is a simple
+    value, a frozen dataclass, or a function of its own module. It does not see what may change while it runs (lists,
+    models, tensors) and the code of other modules.
 
     >>> from prunelab.criteria import Magnitude
     >>> describe(Magnitude(p=2))
@@ -89,7 +89,7 @@ def _is_settled(value: Any, module: str) -> bool:
     """Is it a setting? A list or an object may only be where a function puts what it finds."""
     if isinstance(value, FunctionType):
         return value.__module__ == module
-    frozen = is_dataclass(value) and not isinstance(value, type) and value.__dataclass_params__.frozen
+    frozen = is_dataclass(value) and not isinstance(value, type) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
     return frozen or isinstance(value, (*_SIMPLE, tuple, functools.partial))
 
 

@@ -19,7 +19,7 @@ def draw(curves: Mapping[str, Mapping[float, Interval]], dense: Interval, title:
         ends = []
         for (layer, points), look in zip(curves.items(), looks(len(curves)), strict=True):
             means = [dense.mean, *(interval.mean for interval in points.values())]
-            halves = [0.0, *(0.0 if math.isnan(interval.half) else interval.half for interval in points.values())]
+            halves = [math.nan, *(interval.half for interval in points.values())]  # NaN draws no bar
             axes.errorbar([0.0, *points], means, yerr=halves, capsize=2, elinewidth=1, **look)
             ends.append((means[-1], layer, look["color"]))
             listed = ", ".join(f"{interval} at {sparsity:.3g}" for sparsity, interval in points.items())

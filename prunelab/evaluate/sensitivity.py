@@ -17,6 +17,7 @@ from prunelab.criteria.measuring import Batches, Loss
 from prunelab.criteria.random import Random
 from prunelab.evaluate.cell import checked_values
 from prunelab.evaluate.layerwise import Reading, Sensitivity
+from prunelab.evaluate.method import Method
 from prunelab.evaluate.progress import bar
 from prunelab.evaluate.seeding import check_seeds, distinct, seeded
 from prunelab.granularity import Granularity, Weight
@@ -74,9 +75,10 @@ def sensitivity(
     Raises TypeError or ValueError for a bad argument, and what `score` raises.
     """
     criterion, granularity = criterion or Magnitude(), granularity or Weight()
+    method = Method(criterion, granularity, "local", parameters, exclude, data, loss)  # checks them
     levels = distinct([check_sparsity(sparsity) for sparsity in sparsities], "sparsities")
+    layers = _layers(model, method, groups)
     how = {"granularity": granularity, "data": data, "loss": loss}
-    layers = _layers(model, granularity, parameters, exclude, groups, criterion)
     starts = check_seeds(seeds)
     readings, dense = [], {}
     with bar(len(starts) * (1 + len(layers) * len(levels)), "sensitivity", shown=progress) as shown:
@@ -148,19 +150,15 @@ def _of_seed(criterion: Criterion, seed: int) -> Criterion:
     return replace(criterion, seed=seed) if isinstance(criterion, Random) else criterion
 
 
-def _layers(
-    model: nn.Module,
-    granularity: Granularity,
-    parameters: Iterable[str] | None,
-    exclude: Exclude | None,
-    groups: Mapping[str, Iterable[str]] | None,
-    criterion: Criterion,
-) -> list[_Layer]:
+def _layers(model: nn.Module, method: Method, groups: Mapping[str, Iterable[str]] | None) -> list[_Layer]:
     """The layers to prune, in the model's order; a group stands where its first layer does."""
-    targets = targets_of(model, granularity, parameters, exclude)
-    units = {target.name: granularity.units(target.weight.shape, target.layout)[0] for target in targets}
+    what = method.granularity or Weight()
+    targets = targets_of(model, what, method.parameters, method.exclude)
+    units = {target.name: what.units(target.weight.shape, target.layout)[0] for target in targets}
     group_of: dict[str, str] = {}
     for name, patterns in (groups or {}).items():
+        if name in units:
+            raise ValueError(f"a group cannot be called {name!r}, as a layer is; name it otherwise")
         if isinstance(patterns, str):
             raise TypeError(f"groups[{name!r}] must be a list of names, not a string; write [{patterns!r}]")
         for pattern in patterns:
@@ -175,14 +173,12 @@ def _layers(
         name = group_of.get(member, member)
         layers[name] = (*layers.get(name, ()), member)
     for name, members in layers.items():
-        _check_group(name, {member: units[member] for member in members}, criterion, name in group_of)
+        _check_group(name, {member: units[member] for member in members}, method.criterion)
     return [_Layer(name, members) for name, members in layers.items()]
 
 
-def _check_group(name: str, units: Mapping[str, int], criterion: Criterion, clash: bool) -> None:
+def _check_group(name: str, units: Mapping[str, int], criterion: Criterion) -> None:
     """Raises ValueError where the layers of a group cannot lose the same units."""
-    if clash and len(units) > 1:
-        raise ValueError(f"a group cannot be called {name!r}, as a layer in it or elsewhere is; name it otherwise")
     if len(set(units.values())) > 1:
         listed = ", ".join(f"{member} has {count}" for member, count in units.items())
         raise ValueError(

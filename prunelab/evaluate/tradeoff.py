@@ -56,7 +56,7 @@ def _draw_panel(
         shared = sum(other == name for (other, _), _ in arms) > 1
         label = f"{name}, {scope}" if shared else str(name)
         look = _look(names, name)
-        half = (points["high"] - points["mean"]).fillna(0.0)  # one seed has no interval
+        half = points["high"] - points["mean"]  # NaN where there is one seed: no bar is drawn then
         axes.errorbar(points[against], points["mean"], yerr=half, capsize=3, elinewidth=1.3, **look)
         ends.append((points["mean"].iloc[-1], label, look["color"]))
         place = f" ({points['granularity'].iloc[0]})" if points["granularity"].iloc[0] else ""

@@ -71,7 +71,7 @@ def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Cho
         small = plan.apply(model)
         result = rehearse(small, example_inputs, coupling, chosen.keep, plan.replaced)
         if result.failed:
-            if not numbers.another(result.module, coupling, chosen.keep):
+            if not numbers.another(result.op, coupling, chosen.keep):
                 coupling = _without_blamed(coupling, chosen.keep, result, model)
             continue
         if not verify:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from prunelab.surgery.ledger import Solution, Verdict
 from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.targets import unwrap
-from prunelab.trace import trace
+from prunelab.trace import map_tensors, trace
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ def couple(
     trained = {name for name, _ in model.named_parameters()}
     if trained - follower.used:  # a layer that runs in training only
         followed.append(follower.follow(trace(model, example_inputs, unfused=unfused, training=True)))
+    for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
+        with suppress(Exception):  # inputs that the model does not take
+            other = trace(model, inputs, unfused=unfused)
+            if trained & other.read - follower.used:
+                followed.append(follower.follow(other))
     for name in exclude:
         for label in follower.tensors.get(name, ()):
             made = label[follower.ledger.is_made(label)]
@@ -116,6 +122,12 @@ def couple(
     solution = follower.ledger.solve()
     plain = Coupling(solution, follower.tensors, follower.shapes, tuple(followed), unused=unused)
     return _grouped(plain, follower.ledger.made_channels(), exact)
+
+
+def _unlike(example_inputs: Any) -> Iterator[Any]:
+    """Inputs of the same shapes on which code that looks at values may decide otherwise."""
+    for scale in (-1.0, 10.0, 0.0):
+        yield map_tensors(lambda t, by=scale: t * by if t.is_floating_point() else t, example_inputs)  # type: ignore[misc]
 
 
 def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupling:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from itertools import combinations
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,101 +13,163 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import arguments
+from prunelab.surgery.follow import Followed, arguments
 from prunelab.surgery.labels import Label
 from prunelab.trace import Op
+from prunelab.trace.record import all_of
 
 # Their numbers are brought into line with their weights (`rebuild.update_attributes`).
 _KNOWN = (
     _ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
     nn.PReLU, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
 )  # fmt: skip
-_AT_MOST = 4  # attributes of one class that are tried in every combination
+Sizes = list[tuple[int, int]]  # (size before, size after) of one operation's arguments
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """In every module of class `kind`, an attribute of it (or of the module `up` levels above) follows the sizes that
+    the module's operation number `at` asks for: as that size, or in proportion to it."""
+
+    kind: type
+    at: int
+    up: int
+    attribute: str
+    proportion: bool = False
+
+    @property
+    def place(self) -> tuple[type, int, str]:
+        return self.kind, self.up, self.attribute
 
 
 class Numbers:
     """Which attributes of which modules are set to what, for a given set of kept units.
 
     At first every attribute is set whose value is a size that changed in an operation of that very module. Where the
-    smaller network then fails in a module, `another` leaves some attributes of its class as they were.
+    smaller network then fails at an operation, `another` lets what that operation was called with decide.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(model.named_modules())
-        self._left_alone: dict[type, tuple[str, ...]] = {}
-        self._attempts: dict[type, Iterator[tuple[str, ...]]] = {}
+        self._trials: dict[tuple[type, int, str], _Trial] = {}
+        self._tried: set[_Trial] = set()
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
-        found = []
-        for path, sizes in _changed_sizes(coupling, keep).items():
-            module = self._modules.get(path)
-            if module is None or isinstance(module, _KNOWN):
-                continue
-            for attribute, value in _integers(module):
-                new = sizes.get(value, set())
-                if len(new) == 1 and attribute not in self._left_alone.get(type(module), ()):
-                    found.append((path, attribute, next(iter(new))))
-        return tuple(found)
+        asked = _asked(coupling, keep)
+        wanted: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for path, sizes in asked.items():
+            for attribute, value in self._integers(path):
+                if (type(self._modules[path]), 0, attribute) not in self._trials:
+                    changes = Counter(new for pairs in sizes for old, new in pairs if old == value and new != value)
+                    wanted[path, attribute].update(new for new, _ in changes.most_common(1))
+            for trial in self._trials.values():
+                if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
+                    holder = _above(path, trial.up)
+                    value = dict(self._integers(holder)).get(trial.attribute)
+                    if value is not None:
+                        wanted[holder, trial.attribute].add(_new_value(value, sizes[trial.at], trial.proportion))
+        return tuple(
+            (path, attribute, next(iter(new)))
+            for (path, attribute), new in wanted.items()
+            if len(new) == 1 and dict(self._integers(path))[attribute] not in new
+        )
 
-    def another(self, path: str, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
-        """Try the next combination for the class of the module at `path`; False where none is left."""
+    def another(self, op: int | None, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
+        """Try something else for the operation of this number in the trace; False where there is nothing left."""
+        if op is None:
+            return False
+        followed = coupling.followed[0]
+        path = followed.trace.ops[op].module
+        if path not in self._modules:
+            return False
+        at = sum(other.module == path for other in followed.trace.ops[:op])
+        sizes = _sizes(followed, op, coupling, keep)
+        current = {(p, attribute): new for p, attribute, new in self.updates(coupling, keep)}
+        for proportion in (False, True):
+            for up in range(path.count(".") + 2 if path else 1):
+                holder = _above(path, up)
+                for attribute, value in self._integers(holder):
+                    new = _new_value(value, sizes, proportion)
+                    trial = _Trial(type(self._modules[path]), at, up, attribute, proportion)
+                    if trial in self._tried or new == current.get((holder, attribute), value):
+                        continue
+                    if proportion or any(old == value for old, _ in sizes):
+                        self._tried.add(trial)
+                        self._trials[trial.place] = trial
+                        return True
+        return False
+
+    def _integers(self, path: str) -> list[tuple[str, int]]:
+        """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
         module = self._modules.get(path)
         if module is None or isinstance(module, _KNOWN):
-            return False
-        kind = type(module)
-        if kind not in self._attempts:
-            sizes = _changed_sizes(coupling, keep).get(path, {})
-            names = [name for name, value in _integers(module) if len(sizes.get(value, ())) == 1][:_AT_MOST]
-            self._attempts[kind] = iter([c for size in range(1, len(names) + 1) for c in combinations(names, size)])
-        self._left_alone[kind] = next(self._attempts[kind], ())
-        return bool(self._left_alone[kind])
+            return []
+        found: list[tuple[str, int]] = []
+        for name, value in vars(module).items():
+            if _is_number(value):
+                found.append((name, value))
+            elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+                found += [(f"{name}[{i}]", item) for i, item in enumerate(value) if _is_number(item)]
+        return found
 
 
-def _integers(module: nn.Module) -> list[tuple[str, int]]:
-    """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
-    found: list[tuple[str, int]] = []
-    for name, value in vars(module).items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            found.append((name, value))
-        elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-            found += [
-                (f"{name}[{i}]", v) for i, v in enumerate(value) if isinstance(v, int) and not isinstance(v, bool)
-            ]
-    return found
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _changed_sizes(coupling: Coupling, keep: NDArray[np.bool_]) -> dict[str, dict[int, set[int]]]:
-    """{module: {size before: sizes after}} over all operations that ran in it."""
-    changed: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+def _above(path: str, levels: int) -> str:
+    parts = path.split(".") if path else []
+    return ".".join(parts[: max(len(parts) - levels, 0)])
+
+
+def _new_value(value: int, sizes: Sizes, proportion: bool) -> int:
+    """What a number becomes where an operation that was called with these sizes gets others; itself where it is not
+    among them. In `proportion`: where it divides a size, it shrinks like that."""
+    if not proportion:
+        found = {new for old, new in sizes if old == value}
+        return found.pop() if len(found) == 1 else value
+    for old, new in sizes:
+        if old != new and old % value == 0 and value * new % old == 0:
+            return value * new // old
+    return value
+
+
+def _asked(coupling: Coupling, keep: NDArray[np.bool_]) -> dict[str, list[Sizes]]:
+    """{module: the sizes that each of its operations is called with, in order}."""
+    found: defaultdict[str, list[Sizes]] = defaultdict(list)
     for followed in coupling.followed:
-        for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
-            if op.name == "aten::_unsafe_view":  # only matmul itself calls it
-                continue
-            for value, labels in zip(op.outputs, returned, strict=True):
-                after = coupling.shape_after(value.shape, labels, keep) if labels else None
-                if after is not None and after != value.shape:
-                    for old, new in zip(value.shape, after, strict=True):
-                        if old != new:
-                            changed[op.module][old].add(new)
-            cut = followed.cuts.get(number)
-            if cut is not None:
-                for old, new in _bounds(op, cut, coupling, keep):
-                    changed[op.module][old].add(new)
-    return {path: dict(sizes) for path, sizes in changed.items()}
+        for number, op in enumerate(followed.trace.ops):
+            if followed is coupling.followed[0] or op.module not in found:
+                found[op.module].append(_sizes(followed, number, coupling, keep))
+    return dict(found)
 
 
-def _bounds(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np.bool_]) -> Sizes:
+    """The sizes among an operation's arguments, before and after."""
+    op = followed.trace.ops[number]
+    literals = set(all_of(int, (op.args, op.kwargs)))
+    if op.name == "aten::_unsafe_view" or not literals:  # only matmul itself calls it
+        return []
+    pairs: Sizes = []
+    for value, labels in zip(op.outputs, followed.returned[number], strict=True):
+        after = coupling.shape_after(value.shape, labels, keep) if labels else value.shape
+        if after is not None:
+            pairs += [(old, new) for old, new in zip(value.shape, after, strict=True) if old in literals]
+    cut = followed.cuts.get(number)
+    return list(dict.fromkeys(pairs + (_bounds(op, cut, coupling, keep) if cut is not None else [])))
+
+
+def _bounds(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> Sizes:
     """Where a slice's start and end lie among the positions that are kept."""
     named = arguments(op)
     dim = named.get("dim", 0) % label.ndim
     stays = coupling.kept(label, keep)
-    counts = stays.sum(axis=dim, keepdims=True).ravel()
-    if not (counts == counts[:1]).all():
+    along = np.moveaxis(stays, dim, 0).reshape(stays.shape[dim], -1)
+    along = along[:, along.any(0)]
+    if not along.size:
         return []
-    along = np.moveaxis(stays, dim, 0).reshape(stays.shape[dim], -1)[:, 0]
-    pairs = []
-    for bound in (named.get("start"), named.get("end")):
-        if isinstance(bound, int) and 0 < bound <= along.size and (new := int(along[:bound].sum())) != bound:
-            pairs.append((bound, new))
-    return pairs
+    bounds = (named.get("start"), named.get("end"))
+    return [
+        (bound, int(along[:bound, 0].sum())) for bound in bounds if isinstance(bound, int) and 0 < bound <= len(along)
+    ]

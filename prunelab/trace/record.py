@@ -113,6 +113,12 @@ class Trace:
         return sum(op.macs for op in self.ops)
 
     @property
+    def read(self) -> frozenset[str]:
+        """The parameters and buffers that an operation read."""
+        names = {value.id: name for name, value in (*self.parameters.items(), *self.buffers.items())}
+        return frozenset(names[value.id] for op in self.ops for value in op.inputs if value.id in names)
+
+    @property
     def nonzero_macs(self) -> float:
         """MACs, each weighted by the fraction of nonzero elements in the weights it reads."""
         return math.fsum(product.nonzero_macs for op in self.ops for product in op.products)

@@ -210,6 +210,22 @@ def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> La
     return None if ids is None else np.tile(ids, groups)
 
 
+def grouped_mm(run: Follower, op: Op) -> None:
+    """a (T, K), b (E, K, N), the rows of a sorted by expert → (T, N): which expert a row goes to is an index."""
+    a, b, out = op.args[0], op.args[1], op.outputs[0]
+    if len(a.shape) != 2 or len(b.shape) != 3:
+        otherwise(run, op)
+        return
+    run.keep_dims(b, [0], "an index chooses among the experts")
+    if a.shape[1] > 1:
+        run.same(run.along(a, 1), run.along(b, 1), _UNREAD)
+    made = run.along(b, 2)
+    if made is not None:
+        run.ledger.made(made)
+    labels = [label for label in run.of(a) if label.shape[1] == 1]
+    run.set(out, labels if made is None else [*labels, spread(made, 1, 2)], zero=True)
+
+
 def attention(run: Follower, op: Op) -> None:
     """q (B, H, S, D), k (B, H', T, D), v (B, H', T, E) → (B, H, S, E), H a multiple of H'."""
     q, k, v = (op.args[i] for i in range(3))
@@ -293,6 +309,7 @@ RULES: dict[str, Rule] = {
     "dot": _rule("k,k->"),
     "vdot": _rule("k,k->"),
     "linear": linear,
+    "_grouped_mm": grouped_mm,
     "_trilinear": bilinear,
     **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(_ATTENTION, attention),
