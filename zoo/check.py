@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import prunelab
-from prunelab.trace import call_arguments
-from zoo.architecture import Architecture, Inputs
+from zoo.architecture import Architecture, Inputs, call
 
 TOLERANCE = 1e-4
 NEW_SEEDS = (1, 2)  # of the inputs that shrink has not seen; its example has seed 0
@@ -116,12 +115,6 @@ def count(model: nn.Module) -> int:
 
 def parameter_shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: p.shape for name, p in model.named_parameters()}
-
-
-def call(model: nn.Module, inputs: Inputs) -> Any:
-    """The model's outputs for example inputs, as `shrink` and `report` take them."""
-    positional, named = call_arguments(inputs, None)
-    return model(*positional, **named)
 
 
 def tensors(outputs: Any) -> Iterator[Tensor]:

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.architecture import Architecture
-from zoo.check import call, count, tensors
+from zoo.architecture import Architecture, call
+from zoo.check import count, tensors
 from zoo.collection import find
 
 LIMIT = 30.0  # seconds
