@@ -99,14 +99,18 @@ def two_of_four(problem: Problem) -> Prepared:
         raise ValueError(f"needs compute capability 8.0, which {torch.cuda.get_device_name(device)} has not")
     if dtype not in (torch.float16, torch.bfloat16):
         raise ValueError(f"needs float16 or bfloat16, not {dtype}")
-    pattern = torch.tensor([True, True, False, False], device=device)
-    flat = problem.weight.flatten(1)
-    weight = (flat * pattern.repeat(-(-flat.shape[1] // 4))[: flat.shape[1]]).reshape(problem.weight.shape)
+    weight = half_of(problem.weight)
     with _in_beta():
         matrix = torch.sparse.to_sparse_semi_structured(weight.flatten(1))
     if weight.dim() == 2:  # the one product that this layout has for a linear layer
         return _prepared(problem, weight, lambda: F.linear(problem.x, matrix))
     return _prepared(problem, weight, lambda: problem.product(matrix))
+
+
+def half_of(weight: Tensor) -> Tensor:
+    """`weight` without the second two of every four along a row."""
+    places = torch.arange(weight[0].numel(), device=weight.device)
+    return torch.where((places % 4 < 2).reshape(weight[0].shape), weight, torch.zeros_like(weight))
 
 
 def removed_channels(problem: Problem, sparsity: float) -> Prepared:
