@@ -26,6 +26,7 @@ def failure(error: BaseException) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m zoo", description=__doc__)
     parser.add_argument("names", nargs="*", help="a name, a part of names, timm:NAME or torchvision:NAME")
+    parser.add_argument("--sparsity", type=float, default=0.5, help="the fraction of every group that goes")
     parser.add_argument("--explain", action="store_true", help="print what explain() says")
     parser.add_argument("--traceback", action="store_true", help="print the whole traceback of a failure")
     options = parser.parse_args()
@@ -34,7 +35,7 @@ def main() -> int:
     failed = 0
     for architecture in find(options.names):
         try:
-            outcome = check(architecture)
+            outcome = check(architecture, sparsity=options.sparsity)
         except Exception as error:
             failed += 1
             print(f"{architecture.name:30} FAILED  {failure(error)}", flush=True)

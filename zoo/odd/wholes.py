@@ -160,6 +160,21 @@ class CrossAttention(nn.Module):
         return self.head(out), weights
 
 
+class WidthFromInputs(nn.Module):
+    """Attention whose code gives its output the width of its input: with fewer heads it does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv, self.out, self.heads = nn.Linear(6, 16), nn.Linear(16, 48), nn.Linear(16, 5), 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        n, length, width = x.shape
+        q, k, v = (a.view(n, length, self.heads, -1).transpose(1, 2) for a in self.qkv(x).chunk(3, -1))
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.out(out.reshape(n, length, width))
+
+
 class Lists(nn.Module):
     """Layers in a dict and a list, chosen by name."""
 
@@ -264,6 +279,7 @@ CASES = [
     Whole("volumes", Volumes, ("line.weight", "volume.weight"), numbers(3, 8, 8)),
     Whole("cells", Cells, (), numbers(4, 6)),
     Whole("cross_attention", CrossAttention, (), numbers(4, 6)),
+    Whole("width_from_inputs", WidthFromInputs, (), numbers(4, 6)),
     Whole("lists", Lists, ("by_name.relu.weight", "layers.2.weight"), numbers(6)),
     Whole("hooked", Hooked, ("first.weight", "second.weight")),
     Whole("counting", Counting, ("first.weight",)),

@@ -34,11 +34,11 @@ class FusedAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, s, c = x.shape
+        n, s, _ = x.shape
         qkv = self.qkv(x).reshape(n, s, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # each (n, heads, s, head_dim)
         weights = (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(-1)
-        return self.proj((weights @ v).transpose(1, 2).reshape(n, s, c))
+        return self.proj((weights @ v).transpose(1, 2).reshape(n, s, -1))
 
 
 class ViTBlock(nn.Module):
