@@ -6,14 +6,16 @@ import json
 import math
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import prunelab
 from prunelab import evaluate
-from prunelab.evaluate import report
+from prunelab.evaluate import report, sizes
 
 
 class LeNet300(nn.Sequential):
@@ -146,6 +148,133 @@ def test_half_precision_stores_half() -> None:
     assert report(nn.Linear(4, 3).bfloat16(), torch.zeros(1, 4, dtype=torch.bfloat16)).bytes == 2 * 15
 
 
+def test_grouped_convolutions_and_batched_products() -> None:
+    """6 × 6 sites of 8 filters that read 2 of 4 channels, 3 × 3 each, half of them zero; then 2 · (3 · 6) · 5 in bmm."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 8, 3, groups=2, bias=False)
+            self.mixing = nn.Parameter(torch.ones(2, 6, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x).mean((0, 1)).reshape(2, 3, 6)
+            return torch.bmm(y, self.mixing)
+
+    model = ones(Network())
+    remove(model.conv.weight, 72)
+    remove(model.mixing, 15)
+    r = report(model, torch.zeros(1, 4, 8, 8))
+    conv, bmm = 36 * 8 * 2 * 9, 2 * 3 * 6 * 5
+    assert {layer.name: layer.macs for layer in r.layers} == {"conv": conv, "": bmm}
+    assert (r.macs, r.nonzero_macs) == (conv + bmm, conv / 2 + bmm * 3 / 4)
+
+
+# --- bytes with zeros left out ------------------------------------------------------------------------------------------
+
+
+def scattered(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def spread(weight: Tensor, left: int) -> None:
+    """Set all but `left` weights to zero, at places that have no pattern."""
+    with torch.no_grad():
+        weight.view(-1)[scattered(weight.numel())[left:]] = 0
+
+
+def test_the_file_of_a_pruned_lenet() -> None:
+    """A tenth left of the first two layers, nothing of the third: bitmaps of 29 400 and 3 750 bytes and four bytes a
+    weight; 11 row pointers of one byte and no elements; and the biases."""
+    model = ones(LeNet300())
+    for i, left in ((1, 23_520), (3, 3_000), (5, 0)):
+        spread(model[i].weight, left)
+    r = report(model, torch.zeros(1, 1, 28, 28))
+    sizes = [29_400 + 94_080 + 1_200, 3_750 + 12_000 + 400, 11 + 40]
+    assert [(layer.bytes, layer.sparse_bytes, layer.encoding) for layer in r.layers] == [
+        (942_000, sizes[0], "bitmap + dense"),
+        (120_400, sizes[1], "bitmap + dense"),
+        (4_040, sizes[2], "CSR + dense"),
+    ]
+    assert (r.bytes, r.sparse_bytes, r.dense_bytes) == (1_066_440, sum(sizes), 1_066_440)
+    assert r.bytes_ratio == 1_066_440 / sum(sizes)
+
+
+def test_two_of_four_is_recognised() -> None:
+    model = nn.Linear(16, 8, bias=False)
+    prunelab.prune(model, scope=prunelab.scope.NM(2, 4))
+    layer = report(model, torch.zeros(1, 16)).layers[0]
+    assert layer.encoding in ("2:4", "1:2")  # by chance, every pair may hold one: then a bit less each
+    assert layer.sparse_bytes <= 4 * 64 + 16
+
+
+def test_without_zeros_nothing_is_saved() -> None:
+    r = report(ones(LeNet300()), torch.zeros(1, 1, 28, 28))
+    assert (r.sparse_bytes, r.bytes_ratio) == (r.bytes, 1.0)
+    assert {layer.encoding for layer in r.layers} == {"dense"}
+
+
+def test_smaller_layers_need_no_encoding() -> None:
+    dense, small = nn.Linear(10, 8), ones(nn.Linear(10, 2))
+    r = report(small, torch.zeros(1, 10), dense=dense)
+    assert (r.bytes, r.sparse_bytes, r.dense_bytes, r.bytes_ratio) == (88, 88, 352, 4.0)
+    meta = report(small, torch.zeros(1, 10), dense=nn.Linear(10, 8, device="meta"))
+    assert meta.dense_bytes == 352
+
+
+def test_shared_weights_and_buffers_are_stored_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+            self.second.weight = self.first.weight
+            self.register_buffer("mask", torch.zeros(800, dtype=torch.bool))
+            self.register_buffer("cache", torch.zeros(999), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x))
+
+    model = ones(Tied())
+    spread(model.first.weight, 1_000)
+    r = report(model, torch.zeros(1, 64))
+    # The bitmap of 4 096 weights and 1 000 of them; two pointers of an empty row. The buffer's module has no row.
+    assert r.sparse_bytes == 512 + 4_000 + 2
+    assert [(layer.name, layer.sparse_bytes) for layer in r.layers] == [("first", 4_512), ("second", 0)]
+    assert r.bytes == 4 * 4_096 + 800
+
+
+def test_the_file_that_is_written_is_as_large(tmp_path: Path) -> None:
+    """`save_sparse` writes those bytes and a header."""
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10))
+    prunelab.prune(model, 0.8)
+    size = evaluate.save_sparse(tmp_path / "net", model)
+    header = 8 + int.from_bytes((tmp_path / "net").read_bytes()[:8], "little")
+    assert size - header == report(model, torch.zeros(1, 1, 8, 8)).sparse_bytes
+
+
+def test_an_encoding_that_does_not_read_back_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ones(LeNet300())
+    spread(model[1].weight, 5)
+    monkeypatch.setattr(sizes, "decode", lambda encoded: torch.ones(encoded.shape))
+    with pytest.raises(RuntimeError, match="does not read back"):
+        report(model, torch.zeros(1, 1, 28, 28))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized:UserWarning", "ignore:.*quantized:DeprecationWarning")
+def test_quantised_and_virtual_tensors_count_as_they_are() -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("virtual", torch.zeros(100, device="meta"))
+            self.register_buffer("quantised", torch.quantize_per_tensor(torch.zeros(50), 1.0, 0, torch.qint8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    r = report(Holder(), torch.ones(1))
+    assert r.bytes == r.sparse_bytes == 450
+
+
 def test_nothing_left() -> None:
     model = LeNet300()
     for p in model.parameters():
@@ -234,8 +363,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
 def test_as_text() -> None:
     """3 000 bits are 375 bytes, and 600 weights of four bytes are 2 400; the dense layer has 1 200."""
     model = ones(nn.Sequential(nn.Linear(100, 30, bias=False), nn.ReLU(), nn.Linear(30, 10, bias=False)))
-    remove(model[0].weight, 2_400)
-    model[0].weight.data = model[0].weight.data.view(-1)[scattered(3_000)].view(30, 100)
+    spread(model[0].weight, 600)
     assert str(report(model, torch.zeros(1, 100))).splitlines() == [
         "Sequential: 3,300 parameters, 900 nonzero, 3,300 MACs, 13.2 kB",
         "compression ratio 3.67×, theoretical speedup 3.67× (dense: 3,300 parameters, 3,300 MACs)",
@@ -256,10 +384,6 @@ def test_as_text() -> None:
         "------------------------------------------------------------------------------------",
         "total               3,300      900     0.727  3,300           900  3.98 kB",
     ]
-
-
-def scattered(count: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def test_as_dictionary() -> None:
