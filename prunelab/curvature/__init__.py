@@ -2,13 +2,27 @@
 
 from prunelab.curvature.diagonal import Estimate, hessian_diagonal, hutchinson
 from prunelab.curvature.hessians import empirical_fisher, exact, gauss_newton, hessian, inverse_hessian
+from prunelab.curvature.layerwise import (
+    DampingWarning,
+    InputCovariance,
+    LayerwiseResult,
+    PrunedLayer,
+    prune_layer,
+    prune_layerwise,
+    reconstruction_error,
+    refit,
+)
 from prunelab.curvature.matrices import Curvature
 from prunelab.curvature.run import Run, Step
 from prunelab.curvature.surgeon import obs
 
 __all__ = [
     "Curvature",
+    "DampingWarning",
     "Estimate",
+    "InputCovariance",
+    "LayerwiseResult",
+    "PrunedLayer",
     "Run",
     "Step",
     "empirical_fisher",
@@ -19,4 +33,8 @@ __all__ = [
     "hutchinson",
     "inverse_hessian",
     "obs",
+    "prune_layer",
+    "prune_layerwise",
+    "reconstruction_error",
+    "refit",
 ]
