@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
@@ -51,9 +52,13 @@ def architecture(name: str) -> Architecture:
     """The one that torchvision calls `name`."""
 
     def build() -> nn.Module:
-        return importable().models.get_model(name, weights=None, **ARGUMENTS.get(name, {}))
+        models = importable().models
+        arguments = ARGUMENTS.get(name, {})
+        if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+            arguments = {**arguments, "weights_backbone": None}  # else it is downloaded
+        return models.get_model(name, weights=None, **arguments)
 
-    inputs = images(SIZES.get(name, 64))
+    inputs = images(SIZES.get(name, 64 if name in (*BATCH_NORMALISED, *OTHERS) else 224))
     return Architecture(name, f"torchvision.models.{name}", build, inputs, name in BATCH_NORMALISED)
 
 
