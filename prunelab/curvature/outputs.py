@@ -39,19 +39,17 @@ def output_derivatives(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> tup
 def factor(curvature: Tensor) -> tuple[Tensor, Tensor | None]:
     """Symmetric matrices (N, K, K) as Σ_c s_c v_c v_cᵀ: columns v (C, N, K), signs s (C, N) or None where all are 1.
 
-    By elimination, K small steps for all matrices together. Where that leaves a rest, as of some indefinite matrices,
-    by their eigenvectors.
+    By Cholesky's factors of matrices raised by as much as rounding may have taken from them; where one is indefinite
+    nevertheless, by the eigenvectors of all.
     """
-    rest, columns = curvature.clone(), []
-    rounding = 8 * curvature.shape[-1] * torch.finfo(curvature.dtype).eps
-    smallest = rounding * curvature.diagonal(dim1=1, dim2=2).abs().amax(1)  # (N,)
-    for k in range(curvature.shape[-1]):
-        pivot = rest[:, k, k]
-        column = rest[:, k] * torch.where(pivot > smallest, pivot, torch.inf).rsqrt()[:, None]  # (N, K)
-        rest -= column[:, :, None] * column[:, None]
-        columns.append(column)
-    if float(rest.abs().amax()) <= 4 * rounding * float(curvature.abs().amax()):
-        found = torch.stack(columns)
-        return found[found.any(2).any(1)], None
+    rounding = torch.finfo(curvature.dtype).eps
+    largest = curvature.diagonal(dim1=1, dim2=2).abs().amax(1)  # (N,)
+    raise_by = rounding * (curvature.shape[1] * largest + largest.amax())
+    lower, failed = torch.linalg.cholesky_ex(
+        curvature + torch.diag_embed(raise_by[:, None].expand(curvature.shape[:2]))
+    )
+    if not bool(failed.any()):
+        return lower.permute(2, 0, 1), None
     values, vectors = torch.linalg.eigh(curvature)
-    return (vectors * values.abs().sqrt()[:, None]).permute(2, 0, 1), values.sign().T.contiguous()
+    signs = values.sign().T.contiguous()
+    return (vectors * values.abs().sqrt()[:, None]).permute(2, 0, 1), None if bool((signs >= 0).all()) else signs

@@ -12,12 +12,10 @@ from torch.autograd.graph import GradientEdge
 from prunelab.criteria.measuring import Loss
 from prunelab.curvature.outputs import checked_outputs, factor, output_derivatives
 from prunelab.curvature.tape import Bend, Tape
-from prunelab.curvature.uses import Use, joined, position_squares, squares
+from prunelab.curvature.uses import Squares, Use, position_squares
 
-# Columns that are taken back through the network at once.
-COLUMNS = 64
-
-Sums = dict[str, Tensor]
+# Columns times examples that are taken back through the network at once: few enough to stay in a cache.
+ROWS = 640
 
 
 def sweep(
@@ -27,7 +25,7 @@ def sweep(
     loss: Callable[[Tensor], Tensor],
     examples: int,
     exact: bool,
-) -> Sums:
+) -> dict[str, Tensor]:
     """The diagonal of a batch's Hessian, flat and by name; with `exact=False` that of its Gauss-Newton matrix.
 
     The second derivatives of the loss in an example's outputs are a sum of few columns times their transposes, S =
@@ -39,59 +37,66 @@ def sweep(
     with Tape(model, names, exact) as tape:
         outputs = checked_outputs(forward(), examples)
     slope, curvature = output_derivatives(loss, outputs)
+    layers = _Layers(tape.uses)
     columns, signs = factor(curvature)  # (C, N, K), (C, N)
-    sums: Sums = {}
-    for some in _few(len(columns)):
-        taken = columns[some].reshape(-1, *outputs.shape)
-        _take_back(outputs, taken, None if signs is None else signs[some], tape.uses, sums)
+    for some in _few(len(columns), examples):
+        layers.take_back(outputs, columns[some].reshape(-1, *outputs.shape), None if signs is None else signs[some])
     if tape.bends:
-        slopes = torch.autograd.grad(
-            outputs, [b.output for b in tape.bends], slope.view_as(outputs), retain_graph=True, allow_unused=True
-        )
+        edges = [bend.output for bend in tape.bends]
+        slopes = torch.autograd.grad(outputs, edges, slope.view_as(outputs), retain_graph=True, allow_unused=True)
         for bend, gradient in zip(tape.bends, slopes, strict=True):
             if gradient is not None:
-                _start_anew(bend, bend.second * gradient, tape.uses, sums)
-    return sums
+                layers.start_anew(bend, bend.second * gradient)
+    return layers.result()
 
 
-def _start_anew(bend: Bend, weights: Tensor, uses: Sequence[Use], sums: Sums) -> None:
-    """A column for each unit that bends, with weights of the bend's input's shape."""
-    others = []
-    for use in uses:
-        if use.output == bend.input:  # the layer right before it: its columns have one entry each
-            _add(sums, position_squares(use, weights))
-        else:
-            others.append(use)
-    flat = weights.reshape(len(weights), -1)  # (N, units)
-    for some in _few(flat.shape[1]) if others else ():
-        units = range(flat.shape[1])[some]
-        columns = flat.new_zeros(len(units), *flat.shape)
-        columns[range(len(units)), :, units] = 1
-        _take_back(bend.input, columns.reshape(-1, *weights.shape), flat[:, some].T, others, sums)
+class _Layers:
+    """The layers whose diagonal is wanted, and what has been gathered for each."""
+
+    def __init__(self, uses: Sequence[Use]) -> None:
+        together: dict[tuple[str, ...], list[Use]] = {}
+        for use in uses:
+            together.setdefault(tuple(use.names), []).append(use)
+        self._squares = [(uses, Squares(uses)) for uses in together.values()]
+        self._near: list[dict[str, Tensor]] = []
+
+    def take_back(
+        self, root: Tensor | GradientEdge, columns: Tensor, signs: Tensor | None, near: GradientEdge | None = None
+    ) -> None:
+        """Take columns (C, *root's shape) back to every layer but the one `near`, and gather their squares."""
+        layers = [(uses, squares) for uses, squares in self._squares if uses[0].output != near]
+        edges = [use.output for uses, _ in layers for use in uses]
+        if not edges:
+            return
+        found = iter(
+            torch.autograd.grad(root, edges, columns, retain_graph=True, allow_unused=True, is_grads_batched=True)
+        )
+        for uses, squares in layers:
+            values = [next(found) for _ in uses]
+            if all(value is not None for value in values):
+                squares.add(values, signs)
+
+    def start_anew(self, bend: Bend, weights: Tensor) -> None:
+        """A column for each unit that bends, with weights of the bend's input's shape."""
+        for uses, _ in self._squares:
+            if uses[0].output == bend.input:  # the layer right before it: each column has one entry there
+                self._near.append(position_squares(uses[0], weights))
+        flat = weights.reshape(len(weights), -1)  # (N, units)
+        for some in _few(flat.shape[1], len(flat)):
+            units = range(flat.shape[1])[some]
+            columns = flat.new_zeros(len(units), *flat.shape)
+            columns[range(len(units)), :, units] = 1
+            self.take_back(bend.input, columns.reshape(-1, *weights.shape), flat[:, some].T, near=bend.input)
+
+    def result(self) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for found in [*(squares.result() for _, squares in self._squares), *self._near]:
+            for name, values in found.items():
+                sums[name] = sums[name] + values if name in sums else values
+        return sums
 
 
-def _take_back(
-    root: Tensor | GradientEdge, columns: Tensor, signs: Tensor | None, uses: Sequence[Use], sums: Sums
-) -> None:
-    """Take columns (C, *root's shape) back to every use, and add their squares up."""
-    found = torch.autograd.grad(
-        root, [use.output for use in uses], columns, retain_graph=True, allow_unused=True, is_grads_batched=True
-    )
-    together: dict[tuple[str | None, str | None], list[int]] = {}
-    for number, use in enumerate(uses):
-        if found[number] is not None:
-            together.setdefault((use.weight, use.bias), []).append(number)
-    for numbers in together.values():
-        use, values = uses[numbers[0]], found[numbers[0]]
-        if len(numbers) > 1:
-            use, values = joined([uses[n] for n in numbers], [found[n] for n in numbers])
-        _add(sums, squares(use, values, signs))
-
-
-def _add(sums: Sums, found: Sums) -> None:
-    for name, values in found.items():
-        sums[name] = sums[name] + values if name in sums else values
-
-
-def _few(count: int) -> list[slice]:
-    return [slice(start, start + COLUMNS) for start in range(0, count, COLUMNS)]
+def _few(columns: int, examples: int) -> list[slice]:
+    """The columns in portions."""
+    few = max(1, ROWS // max(1, examples))
+    return [slice(start, start + few) for start in range(0, columns, few)]

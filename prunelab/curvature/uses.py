@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -72,37 +72,56 @@ def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return dict(_SIGNATURES[func].bind(*args, **kwargs).arguments)
 
 
-def squares(use: Use, columns: Tensor, signs: Tensor | None) -> dict[str, Tensor]:
-    """Σ_n Σ_c s_nc · (∂/∂w of column c, for example n)² of the parameters of a use, flat and by name.
+class Squares:
+    """Gathers Σ_n Σ_c s_nc · (∂/∂w of column c, for example n)² of the parameters of one or several equal uses."""
 
-    `columns` (C, *shape) are those at the use's output; `signs` (C, N) is None where all are 1.
-    """
-    spread, found = use.spread(columns), {}  # (C, N, g, O, L)
-    if spread.shape[-1] == 1:  # (δ x)² = δ² x², so that the columns add up first
-        few = _signed(spread.square(), signs).sum(0)[..., 0]  # (N, g, O)
-        if use.bias is not None:
-            found[use.bias] = few.sum(0).flatten()
-        if use.weight is not None:
-            found[use.weight] = _products(few, use.inputs()[..., 0].square()).flatten()
-        return found
-    if use.bias is not None:
-        found[use.bias] = _signed(spread.sum(-1).square_(), signs).sum((0, 1)).flatten()
-    if use.weight is not None:
-        found[use.weight] = _table_squares(spread, use.inputs(), signs).flatten()
-    return found
+    def __init__(self, uses: Sequence[Use]) -> None:
+        self._uses = uses
+        self._weight: Tensor | None = None  # (g, O, I)
+        self._bias: Tensor | None = None  # (g, O)
+        self._few: Tensor | None = None  # (N, g, O), of outputs at one position
+
+    def add(self, columns: Sequence[Tensor], signs: Tensor | None) -> None:
+        """Columns (C, *shape) at the output of each use; `signs` (C, N) is None where all are 1."""
+        spreads = [use.spread(values) for use, values in zip(self._uses, columns, strict=True)]
+        spread = _joined(spreads)  # (C, N, g, O, L)
+        if spread.shape[-1] == 1:  # (δ x)² = δ² x², so that all columns can be added up first
+            self._few = _plus(self._few, _signed(spread.square(), signs).sum(0)[..., 0])
+            return
+        if self._uses[0].bias is not None:
+            self._bias = _plus(self._bias, _signed(spread.sum(-1).square(), signs).sum((0, 1)))
+        if self._uses[0].weight is not None:
+            self._weight = _plus(self._weight, _table_squares(spread, self._inputs(), signs))
+
+    def result(self) -> dict[str, Tensor]:
+        """The sums, flat and by name; empty where nothing was added."""
+        use = self._uses[0]
+        if self._few is not None:
+            self._bias = self._few.sum(0)
+            if use.weight is not None:
+                self._weight = self._few.permute(1, 2, 0) @ self._inputs()[..., 0].square().transpose(0, 1)
+        pairs = ((use.weight, self._weight), (use.bias, self._bias))
+        return {name: sums.flatten() for name, sums in pairs if name is not None and sums is not None}
+
+    def _inputs(self) -> Tensor:
+        return _joined([use.inputs() for use in self._uses])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Several uses are one with more positions."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
+
+
+def _plus(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total.add_(more)
 
 
 def _signed(values: Tensor, signs: Tensor | None) -> Tensor:
     return values if signs is None else values * signs.reshape(*signs.shape, *[1] * (values.dim() - 2))
 
 
-def _products(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Σ over the examples of (N, g, O) times (N, g, I): (g, O, I)."""
-    return torch.matmul(outputs.permute(1, 2, 0), inputs.transpose(0, 1))
-
-
 def _table_squares(columns: Tensor, inputs: Tensor, signs: Tensor | None) -> Tensor:
-    """The same for a weight that is used at several positions: each example's derivatives in it, then their squares."""
+    """Of a weight that is used at several positions: the derivatives of each example, squared and added up, (g, O, I)."""
     several, examples, groups, outputs, _ = columns.shape
     rows = columns.permute(1, 2, 0, 3, 4).flatten(2, 3)  # (N, g, C·O, L)
     total = columns.new_zeros(groups, outputs, inputs.shape[2])
@@ -115,19 +134,6 @@ def _table_squares(columns: Tensor, inputs: Tensor, signs: Tensor | None) -> Ten
             table *= signs.T[some, None, :, None, None]
         total += table.sum((0, 2))
     return total
-
-
-def joined(uses: Sequence[Use], columns: Sequence[Tensor]) -> tuple[Use, Tensor]:
-    """Several uses of the same parameters as one with more positions."""
-    spread = torch.cat([use.spread(values) for use, values in zip(uses, columns, strict=True)], -1)
-    several, (examples, groups, outputs, positions) = len(spread), spread.shape[1:]
-    shape = (examples, groups * outputs, positions)
-
-    def inputs() -> Tensor:
-        return torch.cat([use.inputs() for use in uses], -1)
-
-    use = replace(uses[0], shape=shape, groups=groups, channels_last=False, inputs=inputs)
-    return use, spread.reshape(several, *shape)
 
 
 def position_squares(use: Use, curvature: Tensor) -> dict[str, Tensor]:

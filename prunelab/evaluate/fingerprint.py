@@ -63,7 +63,9 @@ def _describe_object(value: Any, above: tuple[int, ...]) -> str:
     if is_dataclass(value):
         return f"{name}({_items({f.name: getattr(value, f.name) for f in fields(value)}, above, '=')})"
     if type(value).__repr__ is object.__repr__:  # it would give an address in memory
-        return f"{name}({_items(getattr(value, '__dict__', {}), above, '=')})"
+        held = getattr(value, "__dict__", {})
+        settled = {key: one for key, one in held.items() if _is_settled(one, type(value).__module__)}
+        return f"{name}({_items(settled, above, '=')})"
     return repr(value)
 
 

@@ -14,9 +14,13 @@ FORMAT = "prunelab.sweep.1"
 class Journal:
     """A file of JSON lines: the first says what was run, each other one is a finished cell.
 
-    A line is written at once and synced to the disk before the next cell is taken, so that a kill, or a power cut, can
+    A line is appended at once and synced to the disk before the next cell is taken, so that a kill, or a power cut, can
     lose no more than the line that is being written. Such a torn last line is left out, and cut off when the next one
-    is written. Reading changes nothing.
+    is written. Reading changes nothing. Two runs that share a journal do some cells twice, and lose none.
+
+    Attributes:
+        path: the file.
+        records: the cells that were finished when the journal was opened, in their order.
 
     Args:
         path: the file; its folder must be there.
@@ -36,28 +40,29 @@ class Journal:
             raise FileNotFoundError(f"there is no folder {os.fspath(self.path.parent)!r} to keep the journal in")
         content = self.path.read_bytes() if self.path.exists() else b""
         self._whole = content.rfind(b"\n") + 1  # bytes up to the end of the last line that was finished
-        lines = content[: self._whole].splitlines()
-        if not lines and not _starts_like(content):
+        self._torn = len(content) > self._whole
+        parsed = [self._parse(line, number) for number, line in enumerate(content[: self._whole].splitlines(), start=1)]
+        if not parsed and not _starts_like(content):
             raise self._foreign()
-        if lines:
-            self._check(self._parse(lines[0], 1))
-        self.records = [self._parse(line, number) for number, line in enumerate(lines[1:], start=2)]
+        for header in [*parsed[:1], *(line for line in parsed if "format" in line)]:  # two runs may have begun at once
+            self._check(header)
+        self.records = [line for line in parsed if "format" not in line]
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one finished cell; it is on the disk when this returns."""
+        if self._torn:
+            os.truncate(self.path, self._whole)
+            self._torn = False
         first = not self._whole
         lines = [self._header(), record] if first else [record]
         written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        with self.path.open("r+b" if self.path.exists() else "xb") as file:
-            file.truncate(self._whole)
-            file.seek(self._whole)
+        with self.path.open("ab") as file:  # at the end of the file, whoever else writes there
             file.write(written)
             file.flush()
             os.fsync(file.fileno())
         self._whole += len(written)
         if first:
             _sync_folder(self.path.parent)
-        self.records.append(json.loads(json.dumps(record)))
 
     def _header(self) -> dict[str, Any]:
         return {"format": FORMAT, "configuration": self._configuration}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
@@ -167,16 +167,28 @@ class _Run:
         return not file.is_file() or digest(file.read_bytes()) != outcome.network
 
     def _compute(self, work: Work, cells: list[Cell]) -> None:
-        waiting = set(cells)
-        for outcome in self._engine.map(work, cells) if cells else ():
-            waiting.discard(outcome.cell)
-            self._check_same(outcome)
-            if self._journal is not None:
-                self._journal.append(outcome.to_json() | self._said_of(self._arms[outcome.cell.arm]))
-            self._shown.update(outcome.cell not in self.outcomes)
-            self.outcomes[outcome.cell] = outcome
+        if not cells:
+            return
+        waiting, results = set(cells), self._engine.map(work, cells)
+        try:
+            for outcome in results:
+                waiting.discard(outcome.cell)
+                self._record(outcome)
+        finally:
+            if isinstance(results, Generator):
+                results.close()  # so that nothing runs on when it was left by an exception
         if waiting:
             raise RuntimeError(f"the engine gave no result for {len(waiting)} of {len(cells)} cells: {self._engine!r}")
+
+    def _record(self, outcome: Outcome) -> None:
+        self._check_same(outcome)
+        if self._journal is not None:
+            arm = self._arms[outcome.cell.arm]
+            self._journal.append(outcome.to_json() | {"method": arm.name, "definition": arm.definition})
+        self._shown.update(outcome.cell not in self.outcomes)
+        self.outcomes[outcome.cell] = outcome
+        if outcome.error is not None:
+            self._shown.set_postfix(failed=sum(one.error is not None for one in self.outcomes.values()))
 
     def _check_same(self, outcome: Outcome) -> None:
         """Raises ValueError where a dense network, trained again, is not the one that the journal's cells belong to."""
@@ -186,10 +198,6 @@ class _Run:
                 f"train({outcome.cell.seed}) does not give the same network again: the journal has {before.values}, "
                 f"now it is {outcome.values or outcome.error}. The cells of both cannot be compared; name another path"
             )
-
-    @staticmethod
-    def _said_of(arm: Arm) -> dict[str, str]:
-        return {"method": arm.name, "definition": arm.definition}
 
 
 def _known(journal: Journal | None, arms: Sequence[Arm], retry: bool) -> dict[Cell, Outcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,9 +85,9 @@ def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Cho
             if outcome.raised:
                 raise OtherPath(outcome.inputs, outcome.raised)
             raise NotEqual(
-                f"the smaller {type(model).__name__} does not compute what the masked one computes: relative difference "
-                f"{outcome.error:.2e}, allowed {outcome.tolerance:.0e}. Nothing was changed; leave layers out with "
-                "exclude=[...], or look at the difference with verify=False"
+                f"the smaller {type(model).__name__} does not compute what the masked one computes: relative "
+                f"difference {outcome.error:.2e}, allowed {outcome.tolerance:.0e}. Nothing was changed; leave layers "
+                "out with exclude=[...], or look at the difference with verify=False"
             )
         op = coupling.followed[0].trace.ops[at]
         seen = f"{op.name} returns something else when there are fewer"
@@ -108,26 +108,47 @@ def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numb
         cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels])
         if cut is not None:
             slices[name] = cut
+    biases = _of_kept_rows(model, chosen.biases, slices)
+    left = params_after(model, coupling, keep) + _added(model, biases, slices)
     return Plan(
         model=type(model).__name__,
         slices=slices,
         attributes=numbers.updates(coupling, keep) if numbers is not None else (),
         replaced=_replaced(model, slices),
-        biases=chosen.biases,
-        parts=tuple(_part(coupling, group, keep) for group in coupling.groups),
-        frozen=tuple(_part(coupling, group, keep) for group in coupling.frozen),
-        params=(
-            sum(p.numel() for p in model.parameters()),
-            params_after(model, coupling, keep) + _added(model, chosen),
-        ),
+        biases=biases,
+        parts=tuple(_part(group, keep) for group in coupling.groups),
+        frozen=tuple(_part(group, keep) for group in coupling.frozen),
+        params=(sum(p.numel() for p in model.parameters()), left),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
     )
 
 
-def _added(model: nn.Module, chosen: Chosen) -> int:
-    known = dict(model.named_parameters())
-    return sum(len(values) for name, values in chosen.biases.items() if name not in known)
+def _of_kept_rows(
+    model: nn.Module, biases: dict[str, tuple[float, ...]], slices: dict[str, Slices]
+) -> dict[str, tuple[float, ...]]:
+    """Without what would be added to channels that go themselves."""
+    held, found = dict(model.named_parameters()), {}
+    for name, values in biases.items():
+        like = slices.get(name if name in held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
+        stays = np.ones(len(values), bool)
+        for cut in like.cuts if like is not None else ():
+            if cut.dims == (0,):
+                stays = cut.mask(1)
+        left = np.where(stays, values, 0.0)
+        if left.any():
+            found[name] = tuple(left.tolist())
+    return found
+
+
+def _added(model: nn.Module, biases: Mapping[str, tuple[float, ...]], slices: Mapping[str, Slices]) -> int:
+    """Parameters of the biases that layers get which had none."""
+    held, count = dict(model.named_parameters()), 0
+    for name, values in biases.items():
+        if name not in held:
+            cut = slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
+            count += len(values) if cut is None else cut.left[0]
+    return count
 
 
 def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
@@ -140,7 +161,7 @@ def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
     )
 
 
-def _part(coupling: Coupling, group: Group, keep: Keep) -> Part:
+def _part(group: Group, keep: Keep) -> Part:
     removed = int((~keep[group.units]).sum())
     reason = "" if group.why is None else f"{group.why.reason}" + (f" ({group.why.where})" if group.why.where else "")
     channels = len(group) if group.why is None else group.channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Coupling:
     """What following a model's forward said about its channels.
 
     `tensors` are the labels of each parameter and buffer, `shapes` their shapes; `groups` may be pruned, `frozen` not.
+    `made` and `read` (channels,) are the numbers by which a weight makes channels, and by which it reads them.
     """
 
     solution: Solution
@@ -57,6 +58,7 @@ class Coupling:
     frozen: tuple[Group, ...] = ()
     unused: tuple[str, ...] = ()
     made: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    read: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     def unit(self, number: int) -> dict[str, dict[int, list[int]]]:
         """Where a unit lies: {parameter or buffer: {dimension: positions}}."""
@@ -116,12 +118,13 @@ def couple(
                 followed.append(follower.follow(other))
     for name in exclude:
         for label in follower.tensors.get(name, ()):
-            made = label[follower.ledger.is_made(label)]
-            follower.ledger.freeze(made, Verdict("it is excluded", name))
+            own = label[follower.ledger.is_made(label)]
+            follower.ledger.freeze(own, Verdict("it is excluded", name))
     unused = tuple(name for name in follower.tensors if name not in follower.used and name in trained)
     solution = follower.ledger.solve()
-    plain = Coupling(solution, follower.tensors, follower.shapes, tuple(followed), unused=unused)
-    return _grouped(plain, follower.ledger.made_channels(), exact)
+    made, read = follower.ledger.made_channels(), follower.ledger.read_channels()
+    plain = Coupling(solution, follower.tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
+    return _grouped(plain, made, exact)
 
 
 def _unlike(example_inputs: Any) -> Iterator[Any]:
@@ -147,19 +150,17 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
             first[fresh] = number
             width[units] = np.maximum(width[units], times)
     free, wanted = solution.free(exact), np.flatnonzero(solution.made)
-    groups, frozen = [], []
+    groups, frozen = list[Group](), list[Group]()
     order: dict[tuple[int, bool], list[int]] = {}
     for unit in wanted:
         order.setdefault((int(signature[unit]), bool(free[unit])), []).append(int(unit))
-    for (_, removable), units in order.items():
-        group = _group(coupling, made, np.array(units), places[first[units[0]]][0], int(width[units[0]]), removable)
+    for (_, removable), members in order.items():
+        one = members[0]
+        group = _group(coupling, made, np.array(members), places[first[one]][0], int(width[one]), removable)
         (groups if removable else frozen).append(group)
     names = {name: position for position, name in enumerate(coupling.tensors)}
     key = lambda group: names[group.made_by[0]]  # noqa: E731
-    return Coupling(
-        solution, coupling.tensors, coupling.shapes, coupling.followed, tuple(sorted(groups, key=key)),
-        tuple(sorted(frozen, key=key)), coupling.unused, made,
-    )  # fmt: skip
+    return replace(coupling, groups=tuple(sorted(groups, key=key)), frozen=tuple(sorted(frozen, key=key)))
 
 
 def _group(

@@ -11,12 +11,14 @@ The functions move labels as the operations move the tensor, and are all there i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Label = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 FIXED = 0  # the channel that always stays: positions that cannot go
 
 
@@ -25,7 +27,7 @@ def varying(label: NDArray[np.generic]) -> tuple[int, ...]:
     return tuple(dim for dim, size in enumerate(label.shape) if size > 1)
 
 
-def compress(label: Label) -> Label:
+def compress(label: NDArray[T]) -> NDArray[T]:
     """The same label, of size 1 along each dimension with which it does not vary."""
     for dim in varying(label):
         first = label.take([0], axis=dim)
@@ -34,13 +36,13 @@ def compress(label: Label) -> Label:
     return label
 
 
-def tidy(labels: Sequence[Label]) -> list[Label]:
+def tidy(labels: Iterable[Label]) -> list[Label]:
     """Compressed labels without those that do not vary, nor those that only ever name the fixed channel."""
     compressed = (compress(label) for label in labels)
     return [label for label in compressed if label.size > 1]
 
 
-def lift(label: Label, dims: int) -> Label:
+def lift(label: NDArray[T], dims: int) -> NDArray[T]:
     """With leading dimensions of size 1 up to `dims` dimensions, as broadcasting adds them."""
     return label.reshape((1,) * (dims - label.ndim) + label.shape)
 

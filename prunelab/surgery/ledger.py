@@ -31,6 +31,7 @@ class Ledger:
     _kept: list[tuple[Label, Verdict]] = field(default_factory=list)
     _balances: list[Label] = field(default_factory=list)
     _made: list[Label] = field(default_factory=list)
+    _read: list[Label] = field(default_factory=list)
 
     def new(self, size: int) -> Label:
         """`size` channels never named before."""
@@ -59,6 +60,17 @@ class Ledger:
     def made(self, label: Label) -> None:
         """These channels are made by a layer: they are what there is to remove."""
         self._made.append(np.unique(label))
+
+    def read(self, label: Label) -> None:
+        """A layer reads its input by these channels of its weight."""
+        self._read.append(np.unique(label))
+
+    def read_channels(self) -> NDArray[np.bool_]:
+        """(channels,): those by which a weight reads."""
+        read = np.zeros(self.count, bool)
+        for label in self._read:
+            read[label] = True
+        return read
 
     def made_channels(self) -> NDArray[np.bool_]:
         """(channels,): those that a layer makes."""

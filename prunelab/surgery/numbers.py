@@ -66,9 +66,9 @@ class Numbers:
             for trial in self._trials.values():
                 if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
                     holder = _above(path, trial.up)
-                    value = dict(self._integers(holder)).get(trial.attribute)
-                    if value is not None:
-                        wanted[holder, trial.attribute].add(_new_value(value, sizes[trial.at], trial.proportion))
+                    held = dict(self._integers(holder)).get(trial.attribute)
+                    if held is not None:
+                        wanted[holder, trial.attribute].add(_new_value(held, sizes[trial.at], trial.proportion))
         return tuple(
             (path, attribute, next(iter(new)))
             for (path, attribute), new in wanted.items()

@@ -81,7 +81,8 @@ class Plan:
             setattr(small.get_submodule(parent), name, SlimAttention.of(layer))
         for path, attribute, value in self.attributes:
             set_attribute(small, path, attribute, value)
-        add_biases(small, {name: self._left(name, values) for name, values in self.biases.items()})
+        held = named_tensors(model)
+        add_biases(small, {name: self._left(name, values, name in held) for name, values in self.biases.items()})
         return small
 
     def masked(self, model: nn.Module) -> nn.Module:
@@ -98,12 +99,10 @@ class Plan:
         add_biases(masked, self.biases)
         return masked
 
-    def _left(self, name: str, values: tuple[float, ...]) -> tuple[float, ...]:
-        """The constants of the channels that stay."""
-        weight = self.slices.get(name) or self.slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
-        if weight is None:
-            return values
-        for cut in weight.cuts:
+    def _left(self, name: str, values: tuple[float, ...], held: bool) -> tuple[float, ...]:
+        """The constants of the channels that stay; a bias that is new has the rows of its layer's weight."""
+        like = self.slices.get(name if held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
+        for cut in like.cuts if like is not None else ():
             if cut.dims == (0,) and cut.sizes == (len(values),):
                 return tuple(values[i] for i in cut.kept)
         return values

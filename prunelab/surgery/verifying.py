@@ -45,8 +45,8 @@ def check(masked: nn.Module, small: nn.Module, example_inputs: Any, seen: Any = 
             found = seen if number == 0 and seen is not None else outputs_of(small, inputs)
         except Exception as error:
             return Check(float("inf"), 0.0, number, f"{type(error).__name__}: {error}", inputs)
-        error, allowed = difference(expected, found)
-        worst, tolerance = max(worst, error), max(tolerance, allowed)
+        gap, allowed = difference(expected, found)
+        worst, tolerance = max(worst, gap), max(tolerance, allowed)
     return Check(worst, tolerance, 1 + draws)
 
 

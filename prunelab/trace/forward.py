@@ -106,11 +106,12 @@ def results_in(item: Any) -> list[Tensor]:
 
 @contextmanager
 def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Evaluation mode (or training mode) without gradients inside; outside, the model and the random state are as they were.
+    """Evaluation (or training) mode without gradients inside; outside, model and random state are as they were.
 
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
-    statistics), the other attributes (a counter, a cache that the first forward fills), and the state of the random generators of the CPU and of the model's CUDA devices. The
-    fused paths that hide a whole layer in one operation are off. Raises ValueError for a lazy module not yet run.
+    statistics), the other attributes (a counter, a cache that the first forward fills), and the state of the random
+    generators of the CPU and of the model's CUDA devices. The fused paths that hide a whole layer in one operation are
+    off. Raises ValueError for a lazy module not yet run.
     """
     _refuse_lazy(model)
     modules = list(model.modules())
@@ -161,7 +162,10 @@ def _same_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
                 held[name] = value
                 if isinstance(value, dict | list) and [*map(id, _content(value))] != [*map(id, content)]:
                     value.clear()
-                    value.extend(content) if isinstance(value, list) else value.update(zip(content[::2], content[1::2]))
+                    if isinstance(value, list):
+                        value.extend(content)
+                    else:
+                        value.update(zip(content[::2], content[1::2], strict=True))
 
 
 def _content(value: Any) -> list[Any]:
@@ -179,9 +183,8 @@ def held_tensors(model: nn.Module) -> dict[str, Tensor]:
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if not name.startswith(("_parameters", "_buffers", "_modules", "_forward", "_backward", "_flat_weights")):
-                for key, tensor in _held(f"{path}.{name}".lstrip("."), value):
-                    if id(tensor) not in known:
-                        found[key] = tensor
+                held = _held(f"{path}.{name}".lstrip("."), value)
+                found.update((key, tensor) for key, tensor in held if id(tensor) not in known)
     return found
 
 

@@ -81,7 +81,7 @@ def stepwise(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    fused = torch.backends.mkldnn.enabled
+    fused = bool(torch.backends.mkldnn.enabled)
     torch._C._set_mkldnn_enabled(False)  # flags() would warn, on exit, of settings that it does not change
     try:
         with torch.backends.cudnn.flags(enabled=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,7 @@ class InputCovariance:
                 "shape is (samples, features)"
             )
         precision = self._dtype if finest(inputs.device) == torch.float64 else torch.float32
-        samples = inputs.detach().reshape(-1, self.features).to(precision)  # (N, I)
+        samples = inputs.detach().reshape(math.prod(inputs.shape[:-1]), self.features).to(precision)  # (N, I)
         product = samples.T @ samples  # (I, I)
         before = torch.zeros_like(product) if self._sum is None else self._sum.to(product.device)
         if not bool((before.diagonal() + product.diagonal()).isfinite().all()):

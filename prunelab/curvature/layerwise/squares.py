@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunelab.curvature.layerwise.damping import factor
 
-_MEMORY = 1 << 28  # bytes for the systems that are solved side by side; one row at least
+_MEMORY = 1 << 27  # bytes for the systems that are solved side by side; one row at least
 
 
 def least_squares(weight: Tensor, hessian: Tensor, noise: float, mask: Tensor) -> Tensor:
@@ -16,17 +16,19 @@ def least_squares(weight: Tensor, hessian: Tensor, noise: float, mask: Tensor) -
     weight (O, I), hessian (I, I), of one dtype, mask bool (O, I) → (O, I). Raises SingularError where an H_KK has no
     inverse.
     """
-    kept = int(mask.sum(1).max())
-    places = mask.int().argsort(dim=1, descending=True, stable=True)[:, :kept]  # (O, K): what is kept, then fillers
-    used = mask.gather(1, places)
-    targets = (weight @ hessian).gather(1, places) * used
-    rows = max(1, _MEMORY // max(1, kept * kept * hessian.element_size()))
+    counts = mask.sum(1)
+    targets = weight @ hessian  # (O, I)
     found = torch.zeros_like(weight)
-    for part in torch.arange(len(weight), device=weight.device).split(rows):
-        at, on = places[part], used[part]  # (R, K)
-        systems = hessian[at[:, :, None], at[:, None, :]]  # (R, K, K)
-        systems *= on[:, :, None] & on[:, None, :]
-        systems.diagonal(dim1=1, dim2=2).add_(~on)  # a filler's equation is 1 · v = 0
-        solved = torch.cholesky_solve(targets[part, :, None], factor(systems, noise))[:, :, 0]
-        found[part] = found[part].scatter(1, at, solved)
+    most = int(counts.max())
+    together = max(1, _MEMORY // max(1, most * most * hessian.element_size()))
+    for rows in counts.argsort(descending=True).split(together):  # rows that keep about as many, side by side
+        size = int(counts[rows[0]])
+        places = mask[rows].int().argsort(dim=1, descending=True, stable=True)[:, :size]  # (R, K): kept, then fillers
+        used = mask[rows].gather(1, places)
+        systems = hessian[places[:, :, None], places[:, None, :]]  # (R, K, K)
+        systems *= used[:, :, None] & used[:, None, :]
+        systems.diagonal(dim1=1, dim2=2).add_(~used)  # a filler's equation is 1 · v = 0
+        wanted = (targets[rows].gather(1, places) * used)[:, :, None]
+        solved = torch.cholesky_solve(wanted, factor(systems, noise))[:, :, 0]
+        found[rows] = torch.zeros_like(weight[rows]).scatter(1, places, solved)
     return found

@@ -84,9 +84,9 @@ def write(run: Follower, op: Op) -> None:
 
 def _meet_beside(run: Follower, labels: list[Label], x: Value, source: Value, dim: int) -> None:
     theirs = [label for label in run.of(source) if label.ndim == len(x.shape) and dim not in varying(label)]
-    for mine, others, value in ((labels, theirs, source), (theirs, labels, x)):
+    for ours, others, value in ((labels, theirs, source), (theirs, labels, x)):
         extent = [1 if d == dim else size for d, size in enumerate(value.shape)]
-        for label in mine:
+        for label in ours:
             if len(value.shape) == label.ndim:
                 run._meet(label, others, extent)
     for mine in labels:

@@ -174,7 +174,7 @@ def stack(run: Follower, op: Op) -> None:
 def pad(run: Follower, op: Op) -> None:
     """Positions that cannot go are added around what is there."""
     named, source, value = arguments(op), op.inputs[0], op.outputs[0]
-    dims, amounts = len(source.shape), list(named.get("pad") or named.get("padding"))
+    dims, amounts = len(source.shape), list(named.get("pad") or named.get("padding") or ())
     labels = run.of(source)
     for i in range(len(amounts) // 2):
         dim, before, after = dims - 1 - i, amounts[2 * i], amounts[2 * i + 1]

@@ -45,7 +45,7 @@ def layer_norm(run: Follower, op: Op) -> None:
 
 def group_norm(run: Follower, op: Op) -> None:
     named = arguments(op)
-    x, groups = named["input"], named.get("group", named.get("num_groups"))
+    x, groups = named["input"], int(named.get("group", named.get("num_groups", 1)))
     run.keep_dims(x, [1], "GroupNorm takes its statistics over the channels of a group", inexact=True)
     _affine(run, x, [named.get("weight"), named.get("bias")], 1)
     ids = run.along(x, 1)

@@ -28,6 +28,9 @@ def contract(run: Follower, pattern: str, a: Value, b: Value, out: Value) -> Non
         if a.shape[left.index(letter)] == 1:
             continue
         run.same(one, other, _UNREAD)
+        for label, is_weight in ((one, weights[0]), (other, weights[1])):
+            if label is not None and is_weight:
+                run.ledger.read(label)
         if not any(weights) and one is not None:
             run.freeze(one, _INSIDE, inexact=True)
     found: list[Label] = []
@@ -135,6 +138,8 @@ def convolution(run: Follower, op: Op) -> None:
         reads = run.along(weight, 0 if transposed else 1)
         if x.shape[1] > 1:
             run.same(read, reads, _UNREAD)
+            if reads is not None:
+                run.ledger.read(reads)
     else:
         made = _grouped(run, read, x.shape[1], weight, groups, transposed)
     outputs = out.shape[1]
@@ -173,6 +178,8 @@ def _grouped(
         return made
     if reads is not None:
         run.ledger.tie(read, reads)
+        if inner is not None or transposed:
+            run.ledger.read(reads)
     if whole_groups and made is not None:
         box = made.reshape(groups, -1)
         run.ledger.tie(box, read.reshape(groups, -1)[:, :1])
@@ -200,12 +207,12 @@ def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> La
             return label.reshape(weight.shape[0], size)[:: weight.shape[0] // groups].ravel()
     name = run.names.get(weight.id)
     if name is not None and run.untouched(name, weight):
-        ids = run.ledger.new(groups * size).reshape(groups, size)
-        rows = np.repeat(ids, weight.shape[0] // groups, axis=0)
+        fresh = run.ledger.new(groups * size).reshape(groups, size)
+        rows = np.repeat(fresh, weight.shape[0] // groups, axis=0)
         shape = (weight.shape[0], size, *[1] * (len(weight.shape) - 2))
         others = [label for label in run.of(weight) if label.shape[dim] == 1]
         run.set_weight(weight, [*others, rows.reshape(shape)])
-        return ids.ravel()
+        return fresh.ravel()
     ids = run.along(weight, dim)
     return None if ids is None else np.tile(ids, groups)
 
