@@ -79,7 +79,11 @@ def sparse_runtime(
         raise ValueError(f"dtype must be one of {', '.join(map(str, _TOLERANCE))}, not {dtype}")
     levels = sorted({*fractions, 0.5})  # 2:4 is at one half
     records: list[Run] = []
-    with threads_of(threads) as count, torch.no_grad(), bar(len(cases) * len(levels), "sparse_runtime") as shown:
+    with (
+        threads_of(threads) as count,
+        torch.no_grad(),
+        bar(len(cases) * len(levels), "sparse_runtime", shown=seconds > 2) as shown,
+    ):
         for shape, rows in cases:
             weight, x = (tensor.to(place, dtype) for tensor in _layer(shape, rows, image, seed))
             problem = Problem(weight, x)
