@@ -51,6 +51,15 @@ def test_cut_off_at_any_byte_it_loses_the_torn_line_only(path: Path) -> None:
         assert Journal(path, SETUP).records == [*RECORDS[: max(whole - 1, 0)], {"cell": "new"}]
 
 
+def test_two_runs_that_share_one_lose_nothing(path: Path) -> None:
+    one, other = Journal(path, SETUP), Journal(path, SETUP)
+    for number in range(4):
+        (one, other)[number % 2].append({"cell": number})
+    assert Journal(path, SETUP).records == [{"cell": number} for number in range(4)]
+    with pytest.raises(ValueError, match="another sweep"):
+        Journal(path, {**SETUP, "score": "acc#3"})
+
+
 def test_numbers_keep_every_bit(path: Path) -> None:
     values = [0.1 + 0.2, 1e-320, -0.0, math.inf, 2.0**60 + 1]
     Journal(path, SETUP).append({"values": values})
@@ -93,6 +102,15 @@ def test_a_folder_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path, SETUP)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         Journal(tmp_path / "nowhere" / "sweep.jsonl", SETUP)
+
+
+def test_where_the_process_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    journal = Journal("sweep.jsonl", SETUP)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    journal.append({"cell": "new"})
+    assert Journal(tmp_path / "sweep.jsonl", SETUP).records == [{"cell": "new"}]
 
 
 def test_through_a_link_the_link_stays_one(tmp_path: Path, path: Path) -> None:

@@ -162,6 +162,13 @@ def test_methods_that_differ_in_the_criterion_share_their_baseline() -> None:
     ]  # fmt: skip
 
 
+def test_the_data_of_a_method_are_nothing_to_its_baseline() -> None:
+    batches = [(torch.ones(4, 6), torch.arange(4))]
+    taylor = Method(criteria.Taylor(), data=batches, loss=nn.functional.cross_entropy)
+    arms = small({"magnitude": Method(), "Taylor": taylor}, seeds=[0]).arms
+    assert [arm.name for arm in arms] == ["dense", "magnitude", "Taylor", "random"]
+
+
 def test_baselines_at_one_place_are_told_apart() -> None:
     methods = {"all": Method(), "some": Method(parameters=["0.weight"]), "too": Method(criteria.Magnitude(p=2))}
     names = [arm.name for arm in small(methods).arms if arm.kind == "random"]
@@ -417,6 +424,27 @@ def test_a_network_that_was_deleted_or_damaged_is_trained_again(tmp_path: Path) 
     pd.testing.assert_frame_equal(without_time(grown), without_time(small()), check_exact=True)
 
 
+class Meddling(Shuffled):
+    """Somebody overwrites a trained network while the sweep runs."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def map(self, function: Callable[[Any], Any], cells: Sequence[Any]) -> Iterator[Any]:
+        yield from super().map(function, cells)
+        torch.save(train(99), self.file)
+
+
+@pytest.mark.filterwarnings("ignore:.*of the sweep failed:RuntimeWarning")
+def test_a_network_that_was_exchanged_is_not_used(tmp_path: Path) -> None:
+    file = network_file(tmp_path / "sweep.jsonl.networks", 1)
+    frame = small(path=tmp_path / "sweep.jsonl", engine=Meddling(file)).frame()
+    wrong = frame[frame["error"].str.contains("is not the network that was trained for this sweep")]
+    assert set(wrong["seed"]) == {1}
+    assert len(wrong) == 3 * 2
+
+
 def test_another_network_under_the_same_seed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sweep.jsonl"
     drawn = iter(range(100))
@@ -569,11 +597,14 @@ def test_chance_starts_from_the_seed_whatever_was_drawn_before() -> None:
 
 
 def test_one_thread_a_cell() -> None:
+    before = torch.get_num_threads()
+
     def threads(model: nn.Module) -> float:
         return torch.get_num_threads()
 
     assert set(small(score=threads, jobs=2).frame()["score"]) == {1}
     assert set(small(score=threads, threads=2).frame()["score"]) == {2}
+    assert torch.get_num_threads() == before
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
