@@ -81,7 +81,6 @@ def sparse_runtime(
     records: list[Run] = []
     with (
         threads_of(threads) as count,
-        torch.no_grad(),
         bar(len(cases) * len(levels), "sparse_runtime", shown=seconds > 2) as shown,
     ):
         for shape, rows in cases:

@@ -110,7 +110,7 @@ def _to_file(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name!r}: {error}") from None
         key = (memory_of(tensor), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and first.setdefault(key, name) != name:
+        if first.setdefault(key, name) != name:
             described[name] = described[first[key]]
             continue
         encoded = encode(tensor)

@@ -167,6 +167,21 @@ def test_every_bit_comes_back(
     )
 
 
+def test_the_signs_of_zeros_count_in_the_choice() -> None:
+    """One zero of eight float16: a byte of bits and 14 bytes are 15, one byte of a sign more is as many as dense."""
+    tensor = torch.tensor([1, 2, 3, 4, 5, 6, 7, 0], dtype=torch.float16)
+    assert encode(tensor).encoding == "bitmap"
+    assert encode(-tensor).encoding == "dense"
+
+
+def test_the_same_bits() -> None:
+    one = torch.tensor([1.0, torch.nan])
+    assert same_bits(one, one.clone())
+    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not same_bits(one, one.view(torch.int32))
+    assert not same_bits(one, one[None])
+
+
 def available(tensor: Tensor) -> list[str]:
     try:
         encode(tensor, "no such")

@@ -258,6 +258,7 @@ def test_by_default_the_dense_network_is_a_copy_without_zeros(monkeypatch: pytes
     with torch.no_grad():
         model[2].weight.zero_()
         model[0].bias.fill_(math.nan)
+        model[0].weight[5, 5] = math.inf  # beside zeros, which need a size all the same
     before = {name: t.clone() for name, t in model.state_dict().items()}
     assert report(model, torch.ones(1, 20)).latency == "measured"
     assert seen["model"] is model

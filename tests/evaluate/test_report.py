@@ -241,6 +241,8 @@ def test_shared_weights_and_buffers_are_stored_once() -> None:
     assert r.sparse_bytes == 512 + 4_000 + 2
     assert [(layer.name, layer.sparse_bytes) for layer in r.layers] == [("first", 4_512), ("second", 0)]
     assert r.bytes == 4 * 4_096 + 800
+    model.second.weight = nn.Parameter(model.first.weight.detach().t())  # another parameter over the same memory
+    assert report(model, torch.zeros(1, 64)).sparse_bytes == r.sparse_bytes
 
 
 def test_the_file_that_is_written_is_as_large(tmp_path: Path) -> None:
