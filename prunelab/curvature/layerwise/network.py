@@ -119,12 +119,15 @@ def prune_layerwise(
         _check(target)
     layers: list[PrunedLayer] = []
     masks: dict[str, Tensor] = {}
+
+    def prune(several: list[Target], covariances: Covariances) -> None:
+        for target in several:
+            layer, masks[target.name] = _prune(target, covariances, settings)
+            layers.append(layer)
+            bar.show(len(layers))
+
     with measuring(unwrap(pruned)), Progress(f"pruning by {method}", len(targets), progress) as bar:
-        for several, covariances in Walk(unwrap(pruned), targets, inputs, dtype):
-            for target in several:
-                layer, masks[target.name] = _prune(target, covariances, settings)
-                layers.append(layer)
-                bar.show(len(layers))
+        Walk(unwrap(pruned), targets, inputs, dtype).run(prune)
     damped = [layer for layer in layers if layer.damping > settings.damping]
     if damped:
         names = ", ".join(layer.name for layer in damped)

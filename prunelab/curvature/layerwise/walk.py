@@ -8,7 +8,7 @@ computed a few times however many layers there are, and nothing need be known of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -30,11 +30,15 @@ class _Reached(BaseException):
     """What was to be seen in this forward has been seen. No `except Exception` of a model stops it."""
 
 
-class Walk:
-    """Iterating visits the layers in the order in which they run: (layers that read the same, their covariances).
+Prune = Callable[[list[Target], list[InputCovariance]], None]
 
-    Between two items the layers of the first are to be pruned: the next ones are read as they then are. The
-    covariances are one for each group of a convolution, of `dtype`. Afterwards the network is as it was, but for that.
+
+class Walk:
+    """`run(prune)` calls prune(layers that read the same, their covariances), in the order in which layers run.
+
+    It prunes these layers: the next ones are read as they then are. The covariances are one for each group of a
+    convolution, of `dtype`; those of one call are gone before the next. Afterwards the network is as it was, but for
+    what was pruned.
     """
 
     def __init__(self, model: nn.Module, targets: Sequence[Target], batches: Sequence[Any], dtype: torch.dtype) -> None:
@@ -42,15 +46,15 @@ class Walk:
         self._now = 0  # the batch that runs
         self._stubs: list[tuple[nn.Module, Any]] = []  # stages that are done, and the forward that each has by itself
 
-    def __iter__(self) -> Iterator[tuple[list[Target], list[InputCovariance]]]:
+    def run(self, prune: Prune) -> None:
         try:
             visits = survey(self._model, self._targets, self._batches)
             for stage, inside in groupby(visits, key=lambda visit: visit.stage):
                 calls = [] if stage is None else self._calls_of(stage)
                 for visit in inside:
                     replay = stage is not None and visit.inside
-                    yield visit.targets, self._read(visit, stage if replay else None, calls)
-                if stage is not None:
+                    prune(visit.targets, self._read(visit, stage if replay else None, calls))
+                if stage not in (None, visits[-1].stage):
                     self._close(stage, calls)
         finally:
             for stage, forward in self._stubs:
