@@ -21,6 +21,8 @@ from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, nn
 
 import prunelab
+from prunelab.granularity import Filter
+from prunelab.scope import LayerCollapseWarning
 from prunelab.surgery.coupling import Coupling, couple
 from prunelab.surgery.ledger import Ledger
 from zoo.architecture import randomise
@@ -253,6 +255,21 @@ def test_removed_equals_masked_on_every_program(model: Program, sparsity: float,
         # What a slice held is in the small network, in its order, or it is zero.
         left = small.model.get_parameter(name)
         assert int(parameter.count_nonzero()) <= left.numel()
+
+
+@pytest.mark.filterwarnings(f"ignore::{LayerCollapseWarning.__module__}.LayerCollapseWarning")
+@settings(max_examples=50, derandomize=True)
+@given(model=programs(), sparsity=st.floats(0, 1), bias=st.booleans())
+def test_what_masks_leave_dead_goes_and_nothing_changes(model: Program, sparsity: float, bias: bool) -> None:
+    """The network with the masks applied, as it is, against the small one; also where biases live on in dead filters."""
+    randomise(model)
+    masks = prunelab.prune(model, sparsity, granularity=Filter(), scope="local")
+    if bias:  # masks of the weights alone: the channel goes on giving its bias
+        masks = prunelab.Masks({name: mask for name, mask in masks.items() if not name.endswith("bias")})
+        randomise(model)
+        masks.apply_(model)
+    small = prunelab.shrink(model, torch.randn(2, 3, 3, 3), masks=masks)
+    assert difference(small.model, model, torch.randn(4, 3, 3, 3)) <= 1e-4
 
 
 def residual() -> Program:
