@@ -1,5 +1,6 @@
 """Second derivatives of the loss, and pruning by them: Optimal Brain Damage and Optimal Brain Surgeon."""
 
+from prunelab.curvature.damage import obd
 from prunelab.curvature.diagonal import Estimate, hessian_diagonal, hutchinson
 from prunelab.curvature.hessians import empirical_fisher, exact, gauss_newton, hessian, inverse_hessian
 from prunelab.curvature.layerwise import (
@@ -32,6 +33,7 @@ __all__ = [
     "hessian_diagonal",
     "hutchinson",
     "inverse_hessian",
+    "obd",
     "obs",
     "prune_layer",
     "prune_layerwise",

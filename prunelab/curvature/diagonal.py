@@ -42,9 +42,10 @@ def hessian_diagonal(
 
     What `criteria.OBD` takes. In eval mode, in the model's dtype, float32 at least; the model is left as it is.
 
-    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1, bias=False))
-    >>> model[0].weight.data, model[2].weight.data = torch.eye(2), torch.tensor([[3.0, 1.0]])
-    >>> data = [(torch.tensor([[2.0, 5.0]]), torch.zeros(1, 1))]
+    >>> first, last = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 1, bias=False)
+    >>> first.weight.data, last.weight.data = torch.eye(2), torch.tensor([[3.0, 1.0]])
+    >>> model = torch.nn.Sequential(first, torch.nn.ReLU(), last)
+    >>> data = [(torch.tensor([[2.0, 5.0], [2.0, 5.0]]), torch.zeros(2, 1))]
     >>> found = hessian_diagonal(model, data, torch.nn.functional.mse_loss)
     >>> found["0.weight"].tolist(), found["2.weight"].tolist()              # 2 · (3 · 2)² first, 2 · 5² last
     ([[72.0, 450.0], [8.0, 50.0]], [[8.0, 50.0]])
@@ -65,10 +66,9 @@ def hessian_diagonal(
     Raises:
         TypeError, ValueError: an argument that makes no sense, or a module that the method cannot handle, by its name.
     """
+    check_method(method)
     if method == "hutchinson":
         return hutchinson(model, data, loss, parameters=parameters, weight_decay=weight_decay).values
-    if method not in _METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, [*_METHODS, 'hutchinson']))}, not {method!r}")
     check_data(data, loss)
     decay = check_number("weight_decay", weight_decay)
     model = _in_full_precision(model)
@@ -78,7 +78,7 @@ def hessian_diagonal(
     with running(model), _depending_on(model, names):
         for inputs, labels, count in batches(model, data):
             forward = partial(run, model, inputs)
-            found = _METHODS[method](model, names, forward, lambda out, t=labels: loss(out, t), count)
+            found = _METHODS[method](model, names, forward, loss, labels, count)
             for name, values in found.items():
                 sums[name] = torch.add(sums[name], values, alpha=count) if name in sums else values.mul_(count)
             examples += count
@@ -90,6 +90,13 @@ def hessian_diagonal(
         else torch.full_like(weight, decay)
         for weight, name in names.items()
     }
+
+
+def check_method(method: str) -> None:
+    """Raises ValueError for a method that `hessian_diagonal` does not know."""
+    known = [*_METHODS, "hutchinson"]
+    if method not in known:
+        raise ValueError(f"method must be one of {', '.join(map(repr, known))}, not {method!r}")
 
 
 class Estimate(NamedTuple):

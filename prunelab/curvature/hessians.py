@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -137,7 +136,7 @@ def inverse_from_samples(objective: Objective, point: Tensor, damping: float, ke
 def gauss_newton_rows(objective: Objective, point: Tensor) -> Iterator[Tensor]:
     """Matrices (any number, n) whose rows x add up, as Σ x xᵀ, to the Gauss-Newton matrix without weight decay."""
     for jacobian, outputs, labels, share in _jacobians(objective, point):
-        curvature = output_derivatives(partial(objective.loss, labels=labels), outputs)[1]  # (N, K, K)
+        curvature = output_derivatives(objective.loss, outputs, labels)[1]  # (N, K, K)
         columns, signs = factor(curvature)  # (C, N, K), (C, N)
         if signs is not None:
             below = columns.square().sum(2) * (signs < 0)
@@ -155,7 +154,7 @@ def gauss_newton_rows(objective: Objective, point: Tensor) -> Iterator[Tensor]:
 def _gradient_rows(objective: Objective, point: Tensor) -> Iterator[Tensor]:
     """Matrices (examples, n) of the gradients of single examples, over the root of their number."""
     for jacobian, outputs, labels, share in _jacobians(objective, point):
-        slope = output_derivatives(partial(objective.loss, labels=labels), outputs)[0]  # (N, K), of the batch's mean
+        slope = output_derivatives(objective.loss, outputs, labels)[0]  # (N, K), of the batch's mean
         examples = len(outputs)
         yield (share * examples) ** 0.5 * (slope[:, None] @ jacobian)[:, 0]
 

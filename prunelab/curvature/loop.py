@@ -39,8 +39,8 @@ class Choice:
 class Method(Protocol):
     """What tells Optimal Brain Damage from Optimal Brain Surgeon."""
 
-    def choose(self, patient: Patient, budget: int) -> Choice:
-        """What to delete next; at most `budget` entries, and there is at least one unit that fits."""
+    def choose(self, patient: Patient, budget: int, at_once: bool) -> Choice:
+        """What to delete next: one unit of at most `budget` entries (there is one), or `at_once` all that fit."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def delete_until(
                 if counts is None:
                     break
                 continue
-            choice = method.choose(patient, budget)
+            choice = method.choose(patient, budget, counts is not None)
             gone = patient.delete(choice)
             reached = objective.value(patient.vector)
             if care.retrain is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunelab.criteria.measuring import Loss, scalar
 
 
 def checked_outputs(outputs: Any, examples: int) -> Tensor:
@@ -20,14 +22,20 @@ def checked_outputs(outputs: Any, examples: int) -> Tensor:
     return outputs
 
 
-def output_derivatives(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:
+def output_columns(loss: Loss, outputs: Tensor, labels: Any) -> tuple[Tensor, Tensor | None]:
+    """The second derivatives of a batch's mean loss in the outputs as `factor` gives them, scaled for the mean."""
+    if _is_cross_entropy(loss, outputs, labels):
+        return cross_entropy_columns(outputs.detach()), None
+    return factor(output_derivatives(loss, outputs, labels)[1])
+
+
+def output_derivatives(loss: Loss, outputs: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
     """First (N, K) and second (N, K, K) derivatives of a batch's mean loss in the K outputs of each of N examples.
 
     The loss must be a mean over examples that do not know of each other.
     """
     flat = outputs.detach().reshape(len(outputs), -1).requires_grad_()
-    value = loss(flat.reshape(outputs.shape))
-    slope = torch.autograd.grad(value, flat, create_graph=True)[0]
+    slope = torch.autograd.grad(scalar(loss(flat.reshape(outputs.shape), labels)), flat, create_graph=True)[0]
     if not slope.requires_grad:  # a linear loss
         return slope, flat.new_zeros(*flat.shape, flat.shape[1])
     # The same output of all examples is differentiated at once.
@@ -36,20 +44,59 @@ def output_derivatives(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> tup
     return slope.detach(), rows.transpose(0, 1)
 
 
+def output_slope(loss: Loss, outputs: Tensor, labels: Any) -> Tensor:
+    """First derivatives of a batch's mean loss in the outputs, of their shape."""
+    leaf = outputs.detach().requires_grad_()
+    return torch.autograd.grad(scalar(loss(leaf, labels)), leaf)[0]
+
+
 def factor(curvature: Tensor) -> tuple[Tensor, Tensor | None]:
     """Symmetric matrices (N, K, K) as Σ_c s_c v_c v_cᵀ: columns v (C, N, K), signs s (C, N) or None where all are 1.
 
-    By Cholesky's factors of matrices raised by as much as rounding may have taken from them; where one is indefinite
-    nevertheless, by the eigenvectors of all.
+    By Cholesky's factors; where a matrix is singular, of all raised by as much as rounding may have taken from them;
+    where one is indefinite even so, by eigenvectors.
     """
-    rounding = torch.finfo(curvature.dtype).eps
+    lower, failed = torch.linalg.cholesky_ex(curvature)
+    if not bool(failed.any()):
+        return lower.permute(2, 0, 1), None
     largest = curvature.diagonal(dim1=1, dim2=2).abs().amax(1)  # (N,)
-    raise_by = rounding * (curvature.shape[1] * largest + largest.amax())
+    raise_by = torch.finfo(curvature.dtype).eps * (curvature.shape[1] * largest + largest.amax())
     lower, failed = torch.linalg.cholesky_ex(
         curvature + torch.diag_embed(raise_by[:, None].expand(curvature.shape[:2]))
     )
     if not bool(failed.any()):
-        return lower.permute(2, 0, 1), None
+        columns = lower.permute(2, 0, 1)
+        # One that is nothing but what was raised, as the last of a cross-entropy, is not worth its way back.
+        worth = (columns.square().sum(2) > 4 * curvature.shape[1] * raise_by).any(1)
+        return columns[worth], None
     values, vectors = torch.linalg.eigh(curvature)
     signs = values.sign().T.contiguous()
     return (vectors * values.abs().sqrt()[:, None]).permute(2, 0, 1), None if bool((signs >= 0).all()) else signs
+
+
+def cross_entropy_columns(logits: Tensor) -> Tensor:
+    """The factor of the mean cross-entropy's second derivatives, (diag(p) - p pᵀ) / N: columns (K - 1, N, K).
+
+    Cholesky's, in closed form: with the tails q_j = Σ_{i>j} p_i and t_j = q_j + p_j, column j is √(p_j q_j / t_j) at j,
+    and -p_i · √(p_j / (q_j t_j)) below. No difference of nearly equal numbers occurs, however sure the network is.
+    """
+    p = logits.softmax(1)
+    t = p.flip(1).cumsum(1).flip(1)  # (N, K)
+    q = torch.cat([t[:, 1:], torch.zeros_like(t[:, :1])], 1)
+    share = torch.where(t > 0, p / t, 0).sqrt()
+    columns = -torch.where(q > 0, share / q.sqrt(), 0).T[:, :, None] * p  # (K, N, K)
+    columns.mul_(torch.ones_like(columns[:, 0]).triu_(1)[:, None])
+    columns.diagonal(dim1=0, dim2=2).copy_(share * q.sqrt())
+    return columns[:-1] / len(p) ** 0.5
+
+
+def _is_cross_entropy(loss: Loss, outputs: Tensor, labels: Any) -> bool:
+    """Whether the loss is the plain mean cross-entropy over classes, which has a closed form."""
+    plain = loss is F.cross_entropy or (
+        type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and loss.reduction == "mean"
+        and loss.label_smoothing == 0
+    )
+    classes = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.dim() == 1 and outputs.dim() == 2
+    return plain and classes and bool((labels >= 0).all())  # negative ones may be left out of the mean

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prunelab.criteria.measuring import Loss
 from prunelab.curvature.outputs import checked_outputs, output_derivatives
 from prunelab.curvature.tape import (
     BENT,
@@ -33,8 +34,10 @@ def recursion(
     model: nn.Module,
     names: Mapping[Tensor, str],
     forward: Callable[[], Any],
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss,
+    labels: Any,
     examples: int,
+    *,
     bends: bool,
 ) -> dict[str, Tensor]:
     """Diagonal second derivatives of a batch's loss, flat and by name, as Optimal Brain Damage propagates them.
@@ -53,7 +56,7 @@ def recursion(
     """
     with _Notes(model, names) as notes:
         outputs = checked_outputs(forward(), examples)
-    slope, curvature = output_derivatives(loss, outputs)
+    slope, curvature = output_derivatives(loss, outputs, labels)
     with _Squared(model, names, notes) as squared:
         image = forward()
     if not squared.outputs:
@@ -124,7 +127,7 @@ class _Squared(TorchFunctionMode):
             spatial = -int(name[-2])
             return moving[0].flatten(spatial).gather(-1, places.flatten(spatial)).view(places.shape)
         if name in SUMS:
-            return _sum(name, args, kwargs)
+            return _sum(args, kwargs)
         if name in PRODUCTS:
             return _product(func, name, args, kwargs)
         result = func(*args, **kwargs)
@@ -156,13 +159,13 @@ class _Squared(TorchFunctionMode):
         sides = list(zip(source.shape[-spatial:], result.shape[-spatial:], strict=True))
         if name.startswith("adaptive"):
             even = all(before % after == 0 for before, after in sides)
-            share = math.prod(after / before for before, after in sides)
+            share = math.prod([after / before for before, after in sides])
         else:
             given = signature(_average).bind(*args, **kwargs)
             given.apply_defaults()
             _, kernel, _, padding, ceil_mode, count_include_pad, divisor = given.args
-            even = not ceil_mode and (divisor is not None or count_include_pad or not any(each(padding, [0])))
-            share = 1 / (divisor if divisor is not None else math.prod(each(kernel, sides)))
+            even = not ceil_mode and (divisor is not None or count_include_pad or not any(each(padding, spatial)))
+            share = 1 / (divisor if divisor is not None else math.prod(each(kernel, spatial)))
         if not even:
             raise ValueError(
                 f"{name}{where_in(self._model)} takes means over windows of several sizes, which LeCun's recursion "
@@ -183,7 +186,7 @@ def _average(
     """The signature of torch's average pooling."""
 
 
-def _sum(name: str, args: Any, kwargs: Any) -> Tensor:
+def _sum(args: Any, kwargs: Any) -> Tensor:
     """A sum or difference: the squared coefficients are 1, and constants fall away."""
     terms = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)][:2]
     shape = torch.broadcast_shapes(*(term.shape for term in terms if isinstance(term, Tensor)))

@@ -109,7 +109,7 @@ class Surgeon:
         self._deletions = 0  # since the inverse was computed
         self._shift = 0.0
 
-    def choose(self, patient: Patient, budget: int) -> Choice:
+    def choose(self, patient: Patient, budget: int, at_once: bool) -> Choice:  # noqa: ARG002  # one by one, always
         inverse = self._up_to_date(patient)
         fits = patient.fitting(budget)
         cheapest = self._cheapest_weight if patient.units.single else self._cheapest

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from prunelab.criteria.measuring import Loss
-from prunelab.curvature.outputs import checked_outputs, factor, output_derivatives
+from prunelab.curvature.outputs import checked_outputs, output_columns, output_slope
 from prunelab.curvature.tape import Bend, Tape
 from prunelab.curvature.uses import Squares, Use, position_squares
 
@@ -22,8 +22,10 @@ def sweep(
     model: nn.Module,
     names: Mapping[Tensor, str],
     forward: Callable[[], Any],
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss,
+    labels: Any,
     examples: int,
+    *,
     exact: bool,
 ) -> dict[str, Tensor]:
     """The diagonal of a batch's Hessian, flat and by name; with `exact=False` that of its Gauss-Newton matrix.
@@ -36,14 +38,14 @@ def sweep(
     """
     with Tape(model, names, exact) as tape:
         outputs = checked_outputs(forward(), examples)
-    slope, curvature = output_derivatives(loss, outputs)
     layers = _Layers(tape.uses)
-    columns, signs = factor(curvature)  # (C, N, K), (C, N)
+    columns, signs = output_columns(loss, outputs, labels)  # (C, N, K), (C, N)
     for some in _few(len(columns), examples):
         layers.take_back(outputs, columns[some].reshape(-1, *outputs.shape), None if signs is None else signs[some])
     if tape.bends:
         edges = [bend.output for bend in tape.bends]
-        slopes = torch.autograd.grad(outputs, edges, slope.view_as(outputs), retain_graph=True, allow_unused=True)
+        slope = output_slope(loss, outputs, labels)
+        slopes = torch.autograd.grad(outputs, edges, slope, retain_graph=True, allow_unused=True)
         for bend, gradient in zip(tape.bends, slopes, strict=True):
             if gradient is not None:
                 layers.start_anew(bend, bend.second * gradient)

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 # Numbers in the largest table of single examples' derivatives that is built at once: about what a cache holds.
 TABLE = 1 << 19
+# Examples whose inputs are squared at once.
+FEW = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,10 @@ class Squares:
         spreads = [use.spread(values) for use, values in zip(self._uses, columns, strict=True)]
         spread = _joined(spreads)  # (C, N, g, O, L)
         if spread.shape[-1] == 1:  # (δ x)² = δ² x², so that all columns can be added up first
-            self._few = _plus(self._few, _signed(spread.square(), signs).sum(0)[..., 0])
+            if self._few is None:
+                self._few = torch.zeros_like(spread[0, ..., 0])
+            for number, column in enumerate(spread[..., 0]):  # one by one, in place: memory is what takes time here
+                self._few.addcmul_(column, column if signs is None else column * signs[number, :, None, None])
             return
         if self._uses[0].bias is not None:
             self._bias = _plus(self._bias, _signed(spread.sum(-1).square(), signs).sum((0, 1)))
@@ -99,7 +104,10 @@ class Squares:
         if self._few is not None:
             self._bias = self._few.sum(0)
             if use.weight is not None:
-                self._weight = self._few.permute(1, 2, 0) @ self._inputs()[..., 0].square().transpose(0, 1)
+                inputs = self._inputs()[..., 0]  # (N, g, I)
+                self._weight = inputs.new_zeros(*self._few.shape[1:], inputs.shape[2])
+                for few, read in zip(self._few.split(FEW), inputs.split(FEW), strict=True):
+                    self._weight.baddbmm_(few.permute(1, 2, 0), read.square().transpose(0, 1))
         pairs = ((use.weight, self._weight), (use.bias, self._bias))
         return {name: sums.flatten() for name, sums in pairs if name is not None and sums is not None}
 
@@ -121,7 +129,7 @@ def _signed(values: Tensor, signs: Tensor | None) -> Tensor:
 
 
 def _table_squares(columns: Tensor, inputs: Tensor, signs: Tensor | None) -> Tensor:
-    """Of a weight that is used at several positions: the derivatives of each example, squared and added up, (g, O, I)."""
+    """Of a weight that is used at several positions: each example's derivatives, squared and added up, (g, O, I)."""
     several, examples, groups, outputs, _ = columns.shape
     rows = columns.permute(1, 2, 0, 3, 4).flatten(2, 3)  # (N, g, C·O, L)
     total = columns.new_zeros(groups, outputs, inputs.shape[2])
@@ -149,7 +157,7 @@ def position_squares(use: Use, curvature: Tensor) -> dict[str, Tensor]:
 
 def windows(values: Tensor, kernel: Sequence[int], stride: Any, padding: Any, dilation: Any) -> Tensor:
     """What a convolution reads at each position: (N, C, *space) → (N, C · kernel, L)."""
-    steps, gaps = each(stride, kernel), each(dilation, kernel)
+    steps, gaps = each(stride, len(kernel)), each(dilation, len(kernel))
     extents = [gap * (size - 1) for gap, size in zip(gaps, kernel, strict=True)]
     values = F.pad(values, _margins(padding, extents))
     for dim, (extent, step, gap) in enumerate(zip(extents, steps, gaps, strict=True), start=2):
@@ -164,14 +172,14 @@ def _margins(padding: Any, extents: Sequence[int]) -> list[int]:
     if padding == "valid":
         padding = 0
     same = [(extent // 2, extent - extent // 2) for extent in extents]
-    pairs = same if padding == "same" else [(size, size) for size in each(padding, extents)]
+    pairs = same if padding == "same" else [(size, size) for size in each(padding, len(extents))]
     return [size for pair in reversed(pairs) for size in pair]
 
 
-def each(value: Any, like: Sequence[int]) -> list[int]:
+def each(value: Any, dimensions: int) -> list[int]:
     """One number a dimension, from one for all or a sequence."""
     values = list(value) if isinstance(value, list | tuple) else [value]
-    return values * len(like) if len(values) == 1 else values
+    return values * dimensions if len(values) == 1 else values
 
 
 # What the functions of layers take, and what comes of it: the number of groups, and the inputs as (N, g, I, L).
