@@ -27,6 +27,11 @@ def test_places_apart(wanted: list[float], gap: float) -> None:
     assert all(-1e-6 <= place <= 100 + 1e-6 for place in places)
 
 
+def test_a_crowd_pushes_its_neighbour() -> None:
+    # Without the gaps 3.5 5 3 1; 5 and 3 share 4, with 1 they share 3, which is below 3.5: all share 3.125.
+    assert apart([3.5, 7.0, 7.0, 7.0], 2.0, 0.0, 100.0) == [3.125, 5.125, 7.125, 9.125]
+
+
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8, unique=True))
 def test_places_that_have_room_stay(wanted: list[int]) -> None:
     assert apart([5.0 * one for one in wanted], 5.0, 0.0, 100.0) == pytest.approx([5.0 * one for one in wanted])

@@ -49,7 +49,17 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+class Deviation(criteria.Criterion):
+    """Changes with what is gone already, so that its rounds matter."""
+
+    rounds = 4
+
+    def score(self, weights: Tensor, gradients: Tensor | None, statistics: Any) -> Tensor:
+        return (weights - weights.mean()).abs().sum(1)
+
+
 CASES = [
+    (Deviation(), Weight()),
     (None, None),
     (criteria.Magnitude(p=2), Filter()),
     (criteria.Magnitude(), Group(1, 4)),
