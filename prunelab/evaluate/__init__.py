@@ -1,4 +1,4 @@
-"""What pruning was worth: parameters, nonzero ones, multiply-adds and bytes, next to those of the dense network."""
+"""What pruning was worth: parameters, multiply-adds, bytes and time, next to those of the dense network."""
 
 from prunelab.evaluate.encoding import Encoded, decode, encode
 from prunelab.evaluate.engine import Engine
