@@ -13,13 +13,15 @@ from torch import nn
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling, Group
 from prunelab.surgery.diagnosis import first_difference
+from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
 from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse
 from prunelab.surgery.slices import Slices, slices_of
-from prunelab.surgery.verifying import Check, check
+from prunelab.surgery.verifying import Check, NotEqual, check
+from prunelab.trace import Value, held_tensors
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
@@ -46,10 +48,6 @@ class Built:
     check: Check | None
 
 
-class NotEqual(RuntimeError):
-    """The smaller network does not compute what the masked one computes."""
-
-
 class OtherPath(Exception):
     """On inputs like the examples the smaller network failed where the masked one did not."""
 
@@ -58,11 +56,14 @@ class OtherPath(Exception):
         self.inputs = inputs
 
 
-def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool) -> Built:
+def build(
+    model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool, exact: bool = True
+) -> Built:
     """Choose, cut, run what is left and compare; where the model's code cannot follow, or computes something else with
     fewer channels, keep those channels and start again.
 
-    Raises NotEqual where the results differ and it is not known where from.
+    Where the result need not be `exact`, the difference is measured and told, not mended. Raises NotEqual where the
+    results differ and it is not known where from.
     """
     numbers = Numbers(model)
     for _ in range(_ATTEMPTS):
@@ -78,7 +79,7 @@ def build(model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Cho
             return Built(small, plan, chosen, coupling, None)
         masked = plan.masked(model)
         outcome = check(masked, small, example_inputs, result.outputs)
-        if outcome.holds:
+        if outcome.holds or (not exact and not outcome.raised):
             return Built(small, plan, chosen, coupling, outcome)
         at = first_difference(masked, small, example_inputs, coupling, chosen.keep, plan.replaced)
         if at is None:
@@ -121,6 +122,7 @@ def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numb
         params=(sum(p.numel() for p in model.parameters()), left),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
+        caches=tuple(name for name in held_tensors(model) if name in slices),
     )
 
 
@@ -169,48 +171,53 @@ def _part(group: Group, keep: Keep) -> Part:
 
 
 def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed, model: nn.Module) -> Coupling:
-    """Keep the channels that the operation touched where the network failed, and those in the same place of the other
-    modules of that class."""
-    kinds = {path: type(module) for path, module in model.named_modules()}
-    followed = coupling.followed[0]
+    """Keep the channels that meet in the operation where the network failed, and their like in other modules of that
+    class."""
+    followed, gone = coupling.followed[0], ~keep
     blamed = np.zeros(keep.size, bool)
-    failed = followed.trace.ops[result.op] if result.op is not None else None
-    for number, op in enumerate(followed.trace.ops):
-        same = failed is not None and op.name == failed.name and kinds.get(op.module) is kinds.get(result.module)
-        if number == result.op or same:
-            labels = [f for labels in followed.returned[number] for f in labels]
-            labels += [
-                f for value in op.inputs for f in _last_seen(followed.returned, followed.trace.ops, number, value)
-            ]
-            for label in labels:
-                blamed[coupling.solution.unit_of[label]] = True
-    if not (blamed & ~keep).any():  # the code stumbled over something that no operation shows
+    if result.op is not None:
+        op = followed.trace.ops[result.op]
+        labels = [f for labels in followed.returned[result.op] for f in labels]
+        labels += [f for value in op.inputs for f in _last_seen(followed, result.op, value)]
+        for label in labels:
+            blamed[coupling.solution.unit_of[label]] = True
+    if not (blamed & gone).any():  # the code stumbled over something that no operation shows
         for number, op in enumerate(followed.trace.ops):
             if inside(op.module, [result.module]) or not result.module:
                 for labels in followed.returned[number]:
                     for label in labels:
                         blamed[coupling.solution.unit_of[label]] = True
-    if not (blamed & ~keep).any():
-        blamed |= ~keep
+    if not (blamed & gone).any():
+        blamed = gone.copy()
+    groups = [group for group in coupling.groups if (blamed & gone)[group.units].any()]
     why = Verdict(f"the model's code cannot do with fewer ({result.seen.splitlines()[0][:160]})", result.module)
-    return without(coupling, blamed & ~keep | _alike(coupling, blamed & ~keep), why)
+    units = np.zeros(keep.size, bool)
+    for group in [*groups, *_like(coupling, groups, result.module, model)]:
+        units[group.units] = True
+    return without(coupling, units, why)
 
 
-def _last_seen(returned: list[tuple[list[Label], ...]], ops: Any, number: int, value: Any) -> list[Label]:
+def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:
     for earlier in range(number - 1, -1, -1):
-        for out, labels in zip(ops[earlier].outputs, returned[earlier], strict=True):
+        for out, labels in zip(followed.trace.ops[earlier].outputs, followed.returned[earlier], strict=True):
             if out.id == value.id:
                 return labels
     return []
 
 
-def _alike(coupling: Coupling, blamed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """All units of the groups that a blamed one is in."""
-    found = np.zeros_like(blamed)
-    for group in coupling.groups:
-        if blamed[group.units].any():
-            found[group.units] = True
-    return found
+def _like(coupling: Coupling, groups: list[Group], path: str, model: nn.Module) -> list[Group]:
+    """Groups that lie in other modules of the class of the one at `path` as these lie in that one."""
+    modules = dict(model.named_modules())
+    if path not in modules or not path:
+        return []
+    shapes = {_within(group, path) for group in groups} - {frozenset()}
+    siblings = [other for other, module in modules.items() if type(module) is type(modules[path]) and other != path]
+    return [g for g in coupling.groups for other in siblings if _within(g, other) in shapes]
+
+
+def _within(group: Group, path: str) -> frozenset[str]:
+    """The group's parameters inside a module, by their names there."""
+    return frozenset(name.removeprefix(f"{path}.") for name in group.members if name.startswith(f"{path}."))
 
 
 def without(coupling: Coupling, units: NDArray[np.bool_], why: Verdict) -> Coupling:

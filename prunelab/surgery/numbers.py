@@ -56,13 +56,12 @@ class Numbers:
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
-        asked = _asked(coupling, keep)
+        asked, certain = _asked(coupling, keep), _certain(coupling)
         wanted: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for path, sizes in asked.items():
             for attribute, value in self._integers(path):
                 if (type(self._modules[path]), 0, attribute) not in self._trials:
-                    changes = Counter(new for pairs in sizes for old, new in pairs if old == value and new != value)
-                    wanted[path, attribute].update(new for new, _ in changes.most_common(1))
+                    wanted[path, attribute].update(_most_asked(value, sizes, certain[path]))
             for trial in self._trials.values():
                 if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
                     holder = _above(path, trial.up)
@@ -135,13 +134,33 @@ def _new_value(value: int, sizes: Sizes, proportion: bool) -> int:
     return value
 
 
+def _most_asked(value: int, sizes: list[Sizes], certain: list[bool]) -> list[int]:
+    """The change that most operations ask of a number of this value. Those that matmul may have called itself are
+    heard only where no other one is called with it."""
+    for trusted in (True, False):
+        asked = [new for pairs, sure in zip(sizes, certain, strict=True) if sure or not trusted
+                 for old, new in pairs if old == value]  # fmt: skip
+        if asked:
+            changes = Counter(new for new in asked if new != value)
+            return [new for new, _ in changes.most_common(1)]
+    return []
+
+
+def _certain(coupling: Coupling) -> dict[str, list[bool]]:
+    """Beside `_asked`: whether the operation was certainly called by the module's own code."""
+    found: defaultdict[str, list[bool]] = defaultdict(list)
+    for followed in coupling.followed:
+        for op in followed.trace.ops:
+            found[op.module].append(op.name != "aten::_unsafe_view")
+    return found
+
+
 def _asked(coupling: Coupling, keep: NDArray[np.bool_]) -> dict[str, list[Sizes]]:
     """{module: the sizes that each of its operations is called with, in order}."""
     found: defaultdict[str, list[Sizes]] = defaultdict(list)
     for followed in coupling.followed:
         for number, op in enumerate(followed.trace.ops):
-            if followed is coupling.followed[0] or op.module not in found:
-                found[op.module].append(_sizes(followed, number, coupling, keep))
+            found[op.module].append(_sizes(followed, number, coupling, keep))
     return dict(found)
 
 
@@ -149,7 +168,7 @@ def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np
     """The sizes among an operation's arguments, before and after."""
     op = followed.trace.ops[number]
     literals = set(all_of(int, (op.args, op.kwargs)))
-    if op.name == "aten::_unsafe_view" or not literals:  # only matmul itself calls it
+    if not literals:
         return []
     pairs: Sizes = []
     for value, labels in zip(op.outputs, followed.returned[number], strict=True):

@@ -50,6 +50,7 @@ class Plan:
     - `biases`: {parameter: constants added to it}: what removed channels contributed to the layers that read them.
     - `parts` and `frozen`: the coupled groups, those that may be pruned and those that may not.
     - `params`, `macs`: counts before and after. `notes`: what the reader should know.
+    - `caches`: those of `slices` that are plain attributes of modules, which a network that never ran may not have.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Plan:
     params: tuple[int, int] = (0, 0)
     macs: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
 
     # --- what it does --------------------------------------------------------------------------------------------
 
@@ -72,7 +74,7 @@ class Plan:
         Raises ValueError, naming the tensor, for a network with other shapes.
         """
         model = unwrap(fresh_model)
-        small = copied(model, smaller_tensors(model, self.slices))
+        small = copied(model, smaller_tensors(model, self.slices, self.caches))
         update_attributes(small, self.slices)
         for path in self.replaced:
             layer = small.get_submodule(path)
@@ -92,6 +94,8 @@ class Plan:
         zeroed = {}
         tensors = named_tensors(model)
         for name, cut in self.slices.items():
+            if name not in tensors and name in self.caches:
+                continue
             tensor = tensors[name]
             value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
             zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
@@ -123,6 +127,7 @@ class Plan:
             "params": list(self.params),
             "macs": list(self.macs),
             "notes": list(self.notes),
+            "caches": list(self.caches),
         }
 
     @classmethod
@@ -143,6 +148,7 @@ class Plan:
             params=tuple(data["params"]),
             macs=tuple(data["macs"]),
             notes=tuple(data["notes"]),
+            caches=tuple(data["caches"]),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -42,11 +42,16 @@ def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
         ) from error
 
 
-def smaller_tensors(model: nn.Module, slices: Mapping[str, Slices]) -> dict[str, Tensor]:
-    """The tensors that change, smaller. A parameter stays one, with its `requires_grad`; gradients are not kept."""
+def smaller_tensors(model: nn.Module, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:
+    """The tensors that change, smaller. A parameter stays one, with its `requires_grad`; gradients are not kept.
+
+    `caches` are those that a model fills when it runs: one that has not run has none.
+    """
     small: dict[str, Tensor] = {}
     tensors = named_tensors(model)
     for name, cut in slices.items():
+        if name not in tensors and name in caches:
+            continue
         if name not in tensors:
             raise ValueError(
                 f"{type(model).__name__} has no parameter or buffer {name!r}: the plan is another network's"

@@ -13,7 +13,7 @@ from prunelab.criteria import Criterion
 from prunelab.masks import Masks
 from prunelab.names import Exclude, excluded
 from prunelab.surgery.asking import check_arguments, masked_copy
-from prunelab.surgery.building import Built, Choice, NotEqual, OtherPath, build
+from prunelab.surgery.building import Built, Choice, OtherPath, build
 from prunelab.surgery.carrying import carry
 from prunelab.surgery.choose import Limits
 from prunelab.surgery.coupling import Coupling, couple
@@ -22,7 +22,7 @@ from prunelab.surgery.importance import Aggregate, importance
 from prunelab.surgery.plan import Plan
 from prunelab.surgery.telling import to_text
 from prunelab.surgery.timed import fraction_for_latency
-from prunelab.surgery.verifying import Check, check
+from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.targets import named_parameters, unwrap
 
 _PATHS = 3  # through the model's code, beside that of the example inputs
@@ -133,7 +133,7 @@ def shrink(
         scores = np.zeros(0) if removes_dead else importance(network, coupling, criterion, aggregate, data, loss)
         asked = Asked(scores, Limits(minimum, multiple_of), scope == "global", how)
         try:
-            built = _build(network, example_inputs, coupling, asked, sparsity, budget, verify)
+            built = _build(network, example_inputs, coupling, asked, sparsity, budget, verify, exact)
             break
         except OtherPath as other:
             if len(paths) == _PATHS:
@@ -152,9 +152,10 @@ def _build(
     sparsity: float | None,
     budget: Budget | None,
     verify: bool,
+    exact: bool,
 ) -> Built:
     def built(decide: Choice, verify: bool = verify) -> Built:
-        return build(network, example_inputs, coupling, decide, verify)
+        return build(network, example_inputs, coupling, decide, verify, exact)
 
     if budget is not None and budget[0] == "latency":
         fraction = fraction_for_latency(
