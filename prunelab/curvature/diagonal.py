@@ -73,23 +73,20 @@ def hessian_diagonal(
     decay = check_number("weight_decay", weight_decay)
     model = _in_full_precision(model)
     names = {target.weight: target.name for target in places_of(model, parameters)[1]}
-    sums: Diagonal = {}
+    means: Diagonal = {}
     examples = 0
     with running(model), _depending_on(model, names):
         for inputs, labels, count in batches(model, data):
-            forward = partial(run, model, inputs)
-            found = _METHODS[method](model, names, forward, loss, labels, count)
-            for name, values in found.items():
-                sums[name] = torch.add(sums[name], values, alpha=count) if name in sums else values.mul_(count)
+            found = _METHODS[method](model, names, partial(run, model, inputs), loss, labels, count)
+            # A parameter that a batch does not depend on has no second derivative there.
+            found = {
+                name: found[name] if name in found else w.detach().new_zeros(w.numel()) for w, name in names.items()
+            }
             examples += count
+            means = {name: means[name].lerp_(new, count / examples) for name, new in found.items()} if means else found
     if not examples:
         raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
-    return {
-        name: sums[name].div_(examples).add_(decay).view(weight.shape)
-        if name in sums
-        else torch.full_like(weight, decay)
-        for weight, name in names.items()
-    }
+    return {name: (means[name] + decay if decay else means[name]).view(w.shape) for w, name in names.items()}
 
 
 def check_method(method: str) -> None:

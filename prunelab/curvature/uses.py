@@ -104,10 +104,9 @@ class Squares:
         if self._few is not None:
             self._bias = self._few.sum(0)
             if use.weight is not None:
-                inputs = self._inputs()[..., 0]  # (N, g, I)
-                self._weight = inputs.new_zeros(*self._few.shape[1:], inputs.shape[2])
-                for few, read in zip(self._few.split(FEW), inputs.split(FEW), strict=True):
-                    self._weight.baddbmm_(few.permute(1, 2, 0), read.square().transpose(0, 1))
+                for few, read in zip(self._few.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
+                    factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
+                    self._weight = torch.bmm(*factors) if self._weight is None else self._weight.baddbmm_(*factors)
         pairs = ((use.weight, self._weight), (use.bias, self._bias))
         return {name: sums.flatten() for name, sums in pairs if name is not None and sums is not None}
 
