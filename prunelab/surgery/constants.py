@@ -6,55 +6,17 @@ it holds one. Nothing runs: each operation works on one number a channel.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import Followed, arguments
-from prunelab.surgery.labels import Label, lift, varying
 from prunelab.surgery.rebuild import named_tensors
-from prunelab.trace import Op, Value
 
 Numbers: TypeAlias = NDArray[np.float64]  # NaN where a position holds no known constant
-_POOLS = ("max_pool", "adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "upsample", "mkldnn_adaptive")
-_MOVES = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "permute",
-        "transpose",
-        "t",
-        "expand",
-        "slice",
-        "select",
-        "split",
-        "split_with_sizes",
-        "unsafe_split",
-        "unbind",
-        "cat",
-        "stack",
-        "squeeze",
-        "unsqueeze",
-        "flip",
-        "roll",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "native_channel_shuffle",
-        "channel_shuffle",
-        "repeat",
-        "unsafe_split_with_sizes",
-        "_reshape_alias",
-        "index_select",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +59,7 @@ class Constants:
             values = np.where(folded[read.units], read.values, 0.0)
             if weight and values.any():
                 added = _contribution(model, weight, tensors[weight], values)
-                found[_bias_name(weight)] = tuple(added.tolist())
+                found[bias_name(weight)] = tuple(added.tolist())
         return found
 
     def _by_weight(self) -> dict[str, list[Read]]:
@@ -108,7 +70,7 @@ class Constants:
         return found
 
 
-def _bias_name(weight: str) -> str:
+def bias_name(weight: str) -> str:
     return f"{weight.rpartition('.')[0]}.bias".lstrip(".")
 
 
@@ -122,274 +84,3 @@ def _contribution(model: nn.Module, name: str, weight: Tensor, values: Numbers) 
     summed = matrix.reshape(*matrix.shape[:2], -1).sum(-1)  # (O, I/g)
     rows = values.reshape(groups, -1).repeat(matrix.shape[0] // groups, axis=0)  # (O, I/g)
     return (summed * rows).sum(1)
-
-
-def find_constants(model: nn.Module, coupling: Coupling, dead: NDArray[np.bool_]) -> Constants:
-    """Follow the constants of the channels (channels,) that are `dead`: whose weights are, or will be, all zero."""
-    return _Following(model, coupling, dead).follow()
-
-
-class _Following:
-    """The numbers of every tensor of the trace: {value id: one array for each of its labels, of the label's shape}."""
-
-    def __init__(self, model: nn.Module, coupling: Coupling, dead: NDArray[np.bool_]) -> None:
-        self.model, self.coupling, self.dead = model, coupling, dead
-        self.tensors = named_tensors(model)
-        self.units = coupling.solution.unit_of
-        gone = np.zeros(coupling.solution.why.size, bool)
-        gone[self.units[dead]] = True
-        self.gone = gone
-        self.found = Constants()
-
-    def follow(self) -> Constants:
-        for followed in self.coupling.followed[:1]:
-            self.numbers: dict[int, list[tuple[Label, Numbers]]] = {}
-            self.names = dict(followed.names)
-            self.turned: dict[int, str] = {}  # transposes of weights
-            self.labels: dict[int, list[Label]] = {i: self.coupling.tensors[name] for i, name in followed.names.items()}
-            for number, op in enumerate(followed.trace.ops):
-                if number not in followed.idle:
-                    self._step(followed, number, op)
-                for value, labels in zip(op.outputs, followed.returned[number], strict=True):
-                    self.labels[value.id] = labels
-        return self.found
-
-    def _step(self, followed: Followed, number: int, op: Op) -> None:
-        name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
-        returned = followed.returned[number]
-        if op.products:
-            self._product(op, returned)
-        elif "batch_norm" in name and "functional" not in name:
-            self._batch_norm(op, returned[0])
-        elif name in _MOVES:
-            self._move(op, returned)
-        elif name == "constant_pad_nd" or name == "embedding":
-            self._give_up(op, returned)
-        elif any(pool in name for pool in _POOLS):
-            self._pool(op, name, returned[0])
-        elif name in {"mean", "amax", "amin"}:
-            self._average(op, returned[0])
-        elif torch.Tag.pointwise in getattr(op.func, "tags", ()) or name in {"clone", "detach", "alias", "_to_copy"}:
-            self._elementwise(op, returned[0])
-        else:
-            self._give_up(op, returned)
-
-    # --- looking up ----------------------------------------------------------------------------------------------
-
-    def _of(self, value: Value, label: Label) -> Numbers:
-        """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""
-        unknown = np.full(label.shape, np.nan)
-        name = self.names.get(value.id)
-        if name is not None and name in self.tensors:
-            held = self.tensors[name].detach()
-            if held.dim() > label.ndim or not (held.is_floating_point() or held.numel() == 1):
-                return unknown
-            array = lift(held.to("cpu", torch.float64).numpy(), label.ndim)
-            fits = all(a in (1, b) for a, b in zip(array.shape, label.shape, strict=True))
-            return np.broadcast_to(array, label.shape) if fits else unknown
-        for _, numbers in self.numbers.get(value.id, []):
-            lifted = lift(numbers, label.ndim)
-            if lifted.ndim == label.ndim and all(a in (1, b) for a, b in zip(lifted.shape, label.shape, strict=True)):
-                return np.broadcast_to(lifted, label.shape)
-        return unknown
-
-    def _interesting(self, labels: Sequence[Label]) -> list[Label]:
-        return [label for label in labels if self.gone[self.units[label]].any()]
-
-    def _set(self, value: Value, numbers: list[tuple[Label, Numbers]]) -> None:
-        self.numbers[value.id] = numbers
-
-    def _spoil(self, value: Value, labels: Sequence[Label]) -> None:
-        """These channels are used in a way that is not followed: their constants must be zero."""
-        for label in self._interesting(labels):
-            values = self._of(value, label)
-            self.found.elsewhere.update(np.unique(self.units[label][values != 0]).tolist())
-
-    def _give_up(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
-        """Not followed. Channels that come out again are unknown from here on; those that do not are lost."""
-        left = {int(u) for labels in returned for label in labels for u in np.unique(self.units[label])}
-        for value in op.inputs:
-            for label in self._interesting(self.labels.get(value.id, [])):
-                if not set(np.unique(self.units[label]).tolist()) <= left:
-                    self._spoil(value, [label])
-        for value in op.outputs:
-            self.numbers.pop(value.id, None)
-
-    # --- operations ----------------------------------------------------------------------------------------------
-
-    def _product(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
-        """A layer: it reads constants, and where its own weights are zero it emits its bias."""
-        name = op.name.partition(".")[0].removeprefix("aten::")
-        named = arguments(op)
-        if name in {"convolution", "_convolution"}:
-            x, weight, bias, dim = named["input"], named["weight"], named.get("bias"), 1
-        elif name in {"mm", "addmm"}:
-            x, weight = op.args[-2], op.args[-1]
-            bias, dim = (op.args[0] if name == "addmm" else None), 1
-        elif name == "linear":
-            x, weight, bias = named["input"], named["weight"], named.get("bias")
-            dim = len(x.shape) - 1
-        else:
-            self._attend(op, name, returned)
-            return
-        self._read(op, x, weight, bias, dim)
-        out, axis = op.outputs[0], 1 if name != "linear" else len(op.outputs[0].shape) - 1
-        self._set(out, [(f, self._emitted(f, bias, axis)) for f in self._interesting(returned[0])])
-
-    def _emitted(self, label: Label, bias: Value | None, axis: int) -> Numbers:
-        if varying(label) != (axis,):
-            return np.full(label.shape, np.nan)
-        shifts = np.zeros(label.size)
-        if bias is not None:
-            name = self.names.get(bias.id)
-            known = name is not None and self.tensors[name].numel() == label.size
-            shifts = self.tensors[name].detach().to("cpu", torch.float64).numpy().ravel() if known and name else (
-                np.full(label.size, np.nan)
-            )  # fmt: skip
-        return np.where(self.dead[label], shifts.reshape(label.shape), np.nan)
-
-    def _attend(self, op: Op, name: str, returned: Sequence[Sequence[Label]]) -> None:
-        """A product of activations: zero times anything is zero, and attention's weights add up to one."""
-        known: dict[int, float] = {}
-        attends = "attention" in name
-        factors = [op.args[2]] if attends else list(op.inputs)
-        for value in factors:
-            for label in self._interesting(self.labels.get(value.id, [])):
-                values = self._of(value, label)
-                for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
-                    if number == 0 or (attends and known.setdefault(channel, number) == number):
-                        known[channel] = number
-        out = op.outputs[0]
-        self._set(out, [(f, _looked_up(known, f)) for f in self._interesting(returned[0])])
-
-    def _read(self, op: Op, x: Value, weight: Value, bias: Value | None, dim: int) -> None:
-        for label in self._interesting(self.labels.get(x.id, [])):
-            if label.shape[dim] == 1:
-                continue  # not summed over
-            values = self._of(x, label)
-            first = np.moveaxis(values, dim, -1).reshape(-1, label.shape[dim])
-            same = (first == first[:1]).all(0)
-            ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
-            numbers = np.where(same, first[0], np.nan)
-            name = self._reader(op, weight, bias, x.shape[dim])
-            exact = (numbers == 0) | (np.isfinite(numbers) & (name != ""))
-            self.found.reads.append(Read(name, self.units[ids], np.nan_to_num(numbers), exact))
-
-    def _reader(self, op: Op, weight: Value, bias: Value | None, inputs: int) -> str:
-        """The parameter whose layer can take up constants in its bias; "" where that would not be exact."""
-        name = self.names.get(weight.id) or self.turned.get(weight.id, "")
-        module = self.model.get_submodule(name.rpartition(".")[0]) if name.rpartition(".")[2] == "weight" else None
-        if module is None or "bias" not in module._parameters:
-            return ""
-        held = module._parameters["bias"]
-        if (bias is None) != (held is None) or (bias is not None and self.names.get(bias.id) != _bias_name(name)):
-            return ""
-        if op.name.startswith(("aten::mm", "aten::addmm")) and isinstance(module, nn.Linear) != (
-            weight.id in self.turned
-        ):
-            return ""
-        if "convolution" in op.name:
-            named = arguments(op)
-            if named["transposed"] or any(named["padding"]) or inputs != self.tensors[name].shape[1] * named["groups"]:
-                return ""
-        return name
-
-    def _batch_norm(self, op: Op, labels: Sequence[Label]) -> None:
-        named, found = arguments(op), []
-        x, dims = named["input"], len(op.outputs[0].shape)
-        mean, var = named.get("running_mean"), named.get("running_var")
-        for label in self._interesting(labels):
-            if mean is None or var is None or label.shape[1] == 1:
-                continue
-            column = np.arange(label.shape[1]).reshape([-1 if d == 1 else 1 for d in range(dims)])
-            mu, spread = self._vector(mean, column, 0.0), self._vector(var, column, 1.0)
-            scale = self._vector(named.get("weight"), column, 1.0)
-            shift = self._vector(named.get("bias"), column, 0.0)
-            found.append((label, (self._of(x, label) - mu) / np.sqrt(spread + named["eps"]) * scale + shift))
-        self._set(op.outputs[0], found)
-
-    def _vector(self, value: Value | None, like: NDArray[np.int64], default: float) -> Numbers:
-        if value is None:
-            return np.full(like.shape, default)
-        name = self.names.get(value.id)
-        if name is None:
-            return np.full(like.shape, np.nan)
-        return self.tensors[name].detach().to("cpu", torch.float64).numpy().reshape(like.shape)
-
-    def _move(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
-        """Channels keep their constants wherever they are moved to."""
-        known: dict[int, float] = {}
-        for value in op.inputs:
-            if value.id in self.names and len(value.shape) == 2 and op.name in {"aten::t", "aten::transpose.int"}:
-                self.turned[op.outputs[0].id] = self.names[value.id]
-            for label in self._interesting(self.labels.get(value.id, [])):
-                values = self._of(value, label)
-                for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
-                    if known.setdefault(channel, number) != number:
-                        known[channel] = math.nan
-        for value, labels in zip(op.outputs, returned, strict=True):
-            self._set(value, [(f, _looked_up(known, f)) for f in self._interesting(labels)])
-
-    def _pool(self, op: Op, name: str, labels: Sequence[Label]) -> None:
-        """A constant stays what it is, save where zeros around the image are averaged in."""
-        x = op.inputs[0]
-        padded = name.startswith("avg_pool") and any(np.ravel(arguments(op).get("padding") or 0))
-        found = []
-        for label in self._interesting(labels):
-            values = self._of(x, label)
-            found.append((label, np.where(values == 0, 0.0, np.nan) if padded else values))
-        self._set(op.outputs[0], found)
-
-    def _average(self, op: Op, labels: Sequence[Label]) -> None:
-        x, out = op.inputs[0], op.outputs[0]
-        dims = arguments(op).get("dim") or range(len(x.shape))
-        dims = {d % max(len(x.shape), 1) for d in dims}
-        keep = len(out.shape) == len(x.shape)
-        found = []
-        for source in self._interesting(self.labels.get(x.id, [])):
-            if dims & set(varying(source)):
-                self._spoil(x, [source])
-                continue
-            values = self._of(x, source)
-            left = values if keep else values.reshape([n for d, n in enumerate(values.shape) if d not in dims])
-            found += [(label, left) for label in self._interesting(labels) if label.shape == left.shape]
-        self._set(out, found)
-
-    def _elementwise(self, op: Op, labels: Sequence[Label]) -> None:
-        found = [(label, self._apply(op, label)) for label in self._interesting(labels)]
-        self._set(op.outputs[0], found)
-
-    def _apply(self, op: Op, label: Label) -> Numbers:
-        """The operation itself, on one number a channel."""
-        operands = {value.id: self._of(value, label) for value in op.inputs}
-        args, kwargs = _with(op.args, operands), _with(dict(op.kwargs), operands)
-        kwargs.pop("dtype", None)
-        try:
-            with torch.no_grad():
-                result = op.func(*args, **kwargs)
-        except Exception:
-            return np.full(label.shape, np.nan)
-        result = result[0] if isinstance(result, tuple) else result
-        values = result.to(torch.float64).numpy().copy()
-        unknown = np.any([np.isnan(operand) for operand in operands.values()], axis=0)
-        name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
-        values[np.broadcast_to(unknown, values.shape)] = np.nan
-        if name == "mul":
-            zero = np.any([operand == 0 for operand in operands.values()], axis=0)
-            values[np.broadcast_to(zero, values.shape)] = 0.0
-        return values if values.shape == label.shape else np.full(label.shape, np.nan)
-
-
-def _looked_up(known: Mapping[int, float], label: Label) -> Numbers:
-    return np.array([known.get(channel, math.nan) for channel in label.ravel().tolist()]).reshape(label.shape)
-
-
-def _with(item: Any, operands: Mapping[int, Numbers]) -> Any:
-    """Arguments in which each tensor is its channels' constants."""
-    if isinstance(item, Value):
-        return torch.from_numpy(operands[item.id].copy())
-    if isinstance(item, tuple):
-        return tuple(_with(i, operands) for i in item)
-    if isinstance(item, dict):
-        return {key: _with(i, operands) for key, i in item.items()}
-    return item

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from prunelab.surgery.building import Chosen, Keep
 from prunelab.surgery.choose import Limits, choose, settle
-from prunelab.surgery.constants import find_constants
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.emitted import find_constants
 from prunelab.surgery.labels import varying
 from prunelab.surgery.rebuild import named_tensors
 

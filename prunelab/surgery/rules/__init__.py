@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from prunelab.surgery.follow import Rule
-from prunelab.surgery.rules import creation, indexing, movement, normalisation, pointwise, products, reduction, spatial
+from prunelab.surgery.rules import (
+    creation,
+    indexing,
+    movement,
+    normalisation,
+    pointwise,
+    products,
+    reduction,
+    shuffles,
+    spatial,
+)
 
 RULES: dict[str, Rule] = {
     **creation.RULES,
@@ -12,6 +22,7 @@ RULES: dict[str, Rule] = {
     **normalisation.RULES,
     **products.RULES,
     **reduction.RULES,
+    **shuffles.RULES,
     **spatial.RULES,
     **pointwise.RULES,
 }
