@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -292,7 +293,7 @@ torch.set_num_threads(1)
 from prunelab.evaluate.method import Method
 from prunelab.evaluate.sweep import sweep
 
-path, log, pause = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
+path, log, limit = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 
 def train(seed):
     with log.open("a") as file:
@@ -302,7 +303,8 @@ def train(seed):
 def score(model):
     with log.open("a") as file:
         file.write("score\\n")
-    time.sleep(float(open(log.with_name("pause")).read()))
+    if log.read_text().count("score") > int(limit.read_text()):
+        time.sleep(600)  # until it is killed
     return float(model(torch.linspace(-1, 1, 60).reshape(10, 6)).detach().double().square().sum())
 
 def finetune(model, masks, seed):
@@ -311,18 +313,26 @@ def finetune(model, masks, seed):
             parameter += 0.1 * torch.randn(parameter.shape)
     masks.apply_(model)
 
-log.with_name("pause").write_text(str(pause))
 results = sweep({"magnitude": Method(scope="local"), "global": Method()}, [0.25, 0.5], range(3), train=train,
                 score=score, finetune=finetune, path=path, jobs=int(sys.argv[4]), progress=False)
 results.frame().drop(columns="seconds").to_pickle(sys.argv[5])
 """
 
 
-def start(tmp_path: Path, name: str, pause: float = 0.0, jobs: int = 1) -> subprocess.Popen:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    arguments = [tmp_path / f"{name}.jsonl", tmp_path / f"{name}.log", pause, jobs, tmp_path / f"{name}.pkl"]
-    return subprocess.Popen([sys.executable, script, *map(str, arguments)], start_new_session=True)
+def prepared(folder: Path, limit: int, jobs: int = 1) -> list[str]:
+    """The script with its arguments; it hangs in every call of `score` after the first `limit`."""
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "limit").write_text(str(limit))
+    files = {name: str(folder / name) for name in ("script.py", "sweep.jsonl", "log", "limit", "frame.pkl")}
+    return [files["script.py"], files["sweep.jsonl"], files["log"], files["limit"], str(jobs), files["frame.pkl"]]
+
+
+def run_here(folder: Path) -> pd.DataFrame:
+    """What the script gives when nothing stops it; run in this process, which saves the start of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", prepared(folder, limit=10**9))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    return pd.read_pickle(folder / "frame.pkl")
 
 
 def lines(path: Path) -> int:
@@ -331,30 +341,25 @@ def lines(path: Path) -> int:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """What the script gives when nothing stops it."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert start(folder, "whole").wait(60) == 0
-    return pd.read_pickle(folder / "whole.pkl")
+    return run_here(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize(("jobs", "finished"), [(1, 2), (2, 12)])
 def test_killed_and_resumed_it_gives_the_same(tmp_path: Path, whole: pd.DataFrame, jobs: int, finished: int) -> None:
     """SIGKILL to the whole process group, in the middle of a cell; then the same script again, with one process."""
-    process = start(tmp_path, "cut", pause=0.05, jobs=jobs)
-    journal = tmp_path / "cut.jsonl"
-    until = time.monotonic() + 60
-    while lines(journal) < 1 + finished and process.poll() is None and time.monotonic() < until:
+    process = subprocess.Popen([sys.executable, *prepared(tmp_path, finished + 1, jobs)], start_new_session=True)
+    journal, log = tmp_path / "sweep.jsonl", tmp_path / "log"
+    while lines(journal) < 1 + finished and process.poll() is None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    before, log = lines(journal), tmp_path / "cut.log"
+    before = lines(journal)
     scored = log.read_text().count("score")
     assert 1 + finished <= before < 1 + 3 + 24  # it was cut off on the way
     with journal.open("ab") as file:
         file.write(b'{"cell": {"arm": "dense", "spars')  # what a kill within a write would leave
 
-    assert start(tmp_path, "cut").wait(60) == 0
-    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "cut.pkl"), whole, check_exact=True)
+    pd.testing.assert_frame_equal(run_here(tmp_path), whole, check_exact=True)
     done, cells = before - 1, 3 + 4 * 2 * 3
     assert log.read_text().count("score") - scored == cells - done  # what was finished is not run again
     if done >= 3:
