@@ -20,12 +20,38 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prunelab.exercises import criteria, granularity, regularisation, scheduling, what_pruning_is
+    from prunelab.exercises import (
+        criteria,
+        evaluation,
+        granularity,
+        regularisation,
+        scheduling,
+        structured_vs_unstructured,
+        what_pruning_is,
+    )
     from prunelab.exercises.core import Question
 
-__all__ = ["CHAPTERS", "criteria", "granularity", "questions", "regularisation", "scheduling", "what_pruning_is"]
+__all__ = [
+    "CHAPTERS",
+    "criteria",
+    "evaluation",
+    "granularity",
+    "questions",
+    "regularisation",
+    "scheduling",
+    "structured_vs_unstructured",
+    "what_pruning_is",
+]
 
-CHAPTERS = ("what_pruning_is", "regularisation", "granularity", "scheduling", "criteria")  # in the order of the book
+CHAPTERS = (
+    "what_pruning_is",
+    "structured_vs_unstructured",
+    "regularisation",
+    "granularity",
+    "scheduling",
+    "criteria",
+    "evaluation",
+)  # in the order of the book
 
 
 def questions(chapter: str | None = None) -> Iterator[Question]:
