@@ -100,7 +100,8 @@ class Curvature(ABC):
             return everything[self.places.span(entries)]
         if isinstance(entries, slice):
             return everything[entries]
-        return everything[torch.as_tensor(entries, device=self.device).reshape(-1)]
+        index = torch.as_tensor(entries, device=self.device).reshape(-1)
+        return everything[index if index.numel() else index.long()]  # an empty list has no integers to go by
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Real data that needs no network: scikit-learn's handwritten digits, split, normalised and batched."""
+"""Real data that needs no network: scikit-learn's handwritten digits, split and normalised, and the MONK's problems."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prunelab.lab.extras import lab_extra
+from prunelab.lab.monks import monks as monks
 
 Pair = tuple[Tensor, Tensor]
 Split = Literal["train", "val", "test"]
