@@ -29,8 +29,8 @@ def check_weight(weight: Tensor, name: str = "weight") -> None:
             f"{name} has shape {tuple(weight.shape)}, and a layer's matrix is (O, I); that of a convolution is "
             "weight.flatten(1), its inputs are the patches that it reads"
         )
-    bad = int((~weight.isfinite()).sum())
-    if bad:
+    if weight.numel() and not all(bool(extreme.isfinite()) for extreme in weight.detach().aminmax()):
+        bad = int((~weight.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values among its {weight.numel()} that are NaN or infinite; mend them")
 
 
@@ -77,7 +77,8 @@ def _by_score(weight: Tensor, covariances: Covariances, settings: Settings) -> T
     scores, competition = weight, resolve("local")
     if settings.method == "wanda":
         norms = torch.stack([covariance.norms for covariance in covariances]).to(weight.device)  # (groups, I)
-        scores = precise(weight) * precise(norms).repeat_interleave(len(weight) // len(norms), 0)
+        in_groups = weight.reshape(len(norms), -1, weight.shape[1]) if weight.numel() else weight  # (groups, rows, I)
+        scores = in_groups * precise(norms)[:, None]
         competition = PerRow()
     candidates = Candidates("weight", scores.flatten(), 1, magnitude=True, shape=tuple(weight.shape))
     (kept,) = (settings.pattern or competition).keep([candidates], settings.sparsity)

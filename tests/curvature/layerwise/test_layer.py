@@ -178,6 +178,8 @@ def test_refitting_never_makes_it_worse(method: Any) -> None:
     assert torch.equal(mask, same)
     lost, left = reconstruction_error(weight, plain, x), reconstruction_error(weight, fitted, x)
     assert left < lost * (1 + 1e-9)
+    again = refit(weight, x, mask, damping=0.01 if method == "sparsegpt" else 0)
+    torch.testing.assert_close(fitted, again, rtol=1e-9, atol=1e-11)
     assert method == "obs" or left < 0.9 * lost
 
 
@@ -233,6 +235,16 @@ def test_every_dtype_comes_out_as_it_went_in(method: Any, dtype: torch.dtype, de
     if torch.equal(mask, same):
         torch.testing.assert_close(new.double(), exact, rtol=limit, atol=limit)
     assert not prune_layer(nn.Parameter(weight), x, 0.5, method)[0].requires_grad
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_the_weight_lies_in_memory_does_not_matter(method: Any) -> None:
+    weight, x = gaussian(9, 16), correlated(60, 16)
+    new, mask = prune_layer(weight, x, 0.5, method, refit=True)
+    for turned in (weight.T.contiguous().T, torch.cat([weight, weight], 1)[:, :16]):
+        again, same = prune_layer(turned, x.T.contiguous().T, 0.5, method, refit=True)
+        assert torch.equal(same, mask)
+        torch.testing.assert_close(again, new, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)
