@@ -44,7 +44,7 @@ _HOMES = {
     "Pruner": "prunelab.pruner.gradual",
     "prune": "prunelab.pruner.once",
     "score": "prunelab.pruner.once",
-    "shrink": "prunelab.surgery.shrink",
+    "shrink": "prunelab.surgery.shrinking",
 }
 
 

@@ -4,7 +4,7 @@ from prunelab.surgery.attention import SlimAttention
 from prunelab.surgery.coupling import Coupling, Group, couple
 from prunelab.surgery.folding import fold_batch_norm
 from prunelab.surgery.plan import Part, Plan
-from prunelab.surgery.shrink import Shrunk, shrink
+from prunelab.surgery.shrinking import Shrunk, shrink
 from prunelab.surgery.verifying import NotEqual
 
 __all__ = [

@@ -18,7 +18,7 @@ from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
-from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse
+from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse, rehearse_shapes
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.trace import Value, held_tensors
@@ -70,7 +70,8 @@ def build(
         chosen = choose(coupling)
         plan = plan_for(model, coupling, chosen, numbers)
         small = plan.apply(model)
-        result = rehearse(small, example_inputs, coupling, chosen.keep, plan.replaced)
+        trial = rehearse if verify else rehearse_shapes
+        result = trial(small, example_inputs, coupling, chosen.keep, plan.replaced)
         if result.failed:
             if not numbers.another(result.op, coupling, chosen.keep):
                 coupling = _without_blamed(coupling, chosen.keep, result, model)

@@ -77,10 +77,16 @@ def bias_name(weight: str) -> str:
 def _contribution(model: nn.Module, name: str, weight: Tensor, values: Numbers) -> Numbers:
     """Σ over inputs of weight · value, (outputs,). Linear (O, I), Conv (O, I/g, ...), or (I, O) of another module."""
     module = model.get_submodule(name.rpartition(".")[0])
-    matrix = weight.detach().to("cpu", torch.float64).numpy()
-    if not isinstance(module, nn.Linear) and matrix.ndim == 2:
-        return values @ matrix
-    groups = getattr(module, "groups", 1)
-    summed = matrix.reshape(*matrix.shape[:2], -1).sum(-1)  # (O, I/g)
-    rows = values.reshape(groups, -1).repeat(matrix.shape[0] // groups, axis=0)  # (O, I/g)
-    return (summed * rows).sum(1)
+    inputs = torch.from_numpy(np.flatnonzero(values)).to(weight.device)
+    some = torch.from_numpy(values).to(weight.device)[inputs]
+    matrix, groups = weight.detach(), getattr(module, "groups", 1)
+    if matrix.dim() == 2 and not isinstance(module, nn.Linear):
+        added = some @ matrix.index_select(0, inputs).double()
+    elif groups == 1:
+        read = matrix.index_select(1, inputs).double()  # (O, inputs, ...): only what has a constant
+        added = read.reshape(*read.shape[:2], -1).sum(-1) @ some
+    else:
+        summed = matrix.double().reshape(*matrix.shape[:2], -1).sum(-1)  # (O, I/g)
+        rows = torch.from_numpy(values).to(weight.device).reshape(groups, -1)
+        added = (summed * rows.repeat_interleave(matrix.shape[0] // groups, 0)).sum(1)
+    return added.cpu().numpy()

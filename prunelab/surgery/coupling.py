@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -135,57 +135,58 @@ def _unlike(example_inputs: Any) -> Iterator[Any]:
 
 def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupling:
     """Units with slices in the same places form a group."""
-    solution = coupling.solution
-    count = solution.why.size
-    places = [(name, i) for name, labels in coupling.tensors.items() for i in range(len(labels))]
+    solution, count = coupling.solution, coupling.solution.why.size
+    places = [(name, label) for name, labels in coupling.tensors.items() for label in labels]
+    lies = [np.unique(solution.unit_of[label], return_counts=True) for _, label in places]  # (units, how often)
+    # Equal exactly where the slices are, up to a chance of 1 in 2⁶².
     draw = np.random.default_rng(0).integers(1, 2**62, size=len(places), dtype=np.int64)
-    signature, width, first = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -1, np.int64)
-    for number, (name, i) in enumerate(places):
-        label = coupling.tensors[name][i]
-        units, times = np.unique(solution.unit_of[label], return_counts=True)
+    signature = np.zeros(count, np.int64)
+    for number, (units, times) in zip(draw, lies, strict=True):
         with np.errstate(over="ignore"):
-            signature[units] += draw[number] * times  # equal exactly where the slices are, up to a chance of 1 in 2⁶²
-        if made[label].any():
-            fresh = units[first[units] < 0]
-            first[fresh] = number
-            width[units] = np.maximum(width[units], times)
-    free, wanted = solution.free(exact), np.flatnonzero(solution.made)
-    groups, frozen = list[Group](), list[Group]()
-    order: dict[tuple[int, bool], list[int]] = {}
-    for unit in wanted:
-        order.setdefault((int(signature[unit]), bool(free[unit])), []).append(int(unit))
-    for (_, removable), members in order.items():
-        one = members[0]
-        group = _group(coupling, made, np.array(members), places[first[one]][0], int(width[one]), removable)
-        (groups if removable else frozen).append(group)
-    names = {name: position for position, name in enumerate(coupling.tensors)}
-    key = lambda group: names[group.made_by[0]]  # noqa: E731
-    return replace(coupling, groups=tuple(sorted(groups, key=key)), frozen=tuple(sorted(frozen, key=key)))
+            signature[units] += number * times
+    free = solution.free(exact)
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for unit in np.flatnonzero(solution.made):
+        alike.setdefault((int(signature[unit]), bool(free[unit])), []).append(int(unit))
+    first_of = np.zeros(count, bool)
+    first_of[[units[0] for units in alike.values()]] = True
+    at: dict[int, list[int]] = {}
+    for place, (units, _) in enumerate(lies):
+        for unit in units[first_of[units]]:
+            at.setdefault(int(unit), []).append(place)
+    found = [
+        _group(coupling, places, made, np.array(units), at[units[0]], removable)
+        for (_, removable), units in alike.items()
+    ]
+    ordered = [group for _, group in sorted(found, key=lambda pair: pair[0])]
+    return replace(
+        coupling,
+        groups=tuple(group for group in ordered if group.why is None),
+        frozen=tuple(group for group in ordered if group.why is not None),
+    )
 
 
 def _group(
-    coupling: Coupling, made: NDArray[np.bool_], units: NDArray[np.int64], first: str, width: int, removable: bool
-) -> Group:
-    solution, unit = coupling.solution, units[0]
-    makers, members = [], []
-    for name, labels in coupling.tensors.items():
-        for label in labels:
-            inside = solution.unit_of[label] == unit
-            if inside.any():
-                members.append(name)
-                if made[label[inside]].any():
-                    makers.append(name)
-    first_id = {int(u): i for i, u in enumerate(_positions(coupling, first))}
-    ordered = np.array(sorted(units.tolist(), key=lambda u: first_id.get(u, 0)), np.int64)
-    mine = np.concatenate([solution.unit_of[f].ravel() for f in coupling.tensors[first] if made[f].any()])
-    channels = int(np.isin(mine, units).sum())
-    verdict = None if removable else solution.verdicts[solution.why[unit]] if solution.why[unit] >= 0 else None
-    name = first.rpartition(".")[0] or first
-    return Group(name, ordered, tuple(dict.fromkeys(makers)), tuple(dict.fromkeys(members)), width, channels, verdict)
-
-
-def _positions(coupling: Coupling, name: str) -> NDArray[np.int64]:
-    """The units of a tensor's labels, each where it first is."""
-    units = np.concatenate([coupling.solution.unit_of[label].ravel() for label in coupling.tensors[name]])
-    values, first = np.unique(units, return_index=True)
-    return values[np.argsort(first)]
+    coupling: Coupling,
+    places: Sequence[tuple[str, Label]],
+    made: NDArray[np.bool_],
+    units: NDArray[np.int64],
+    at: Sequence[int],
+    removable: bool,
+) -> tuple[int, Group]:
+    """The group of some units whose slices lie at these places, and the first place that makes them."""
+    solution = coupling.solution
+    makers = [i for i in at if made[places[i][1]][solution.unit_of[places[i][1]] == units[0]].any()]
+    flat = solution.unit_of[places[makers[0]][1]].ravel()
+    mine = flat[np.isin(flat, units)]
+    name = places[makers[0]][0]
+    group = Group(
+        name=name.rpartition(".")[0] or name,
+        units=mine[np.sort(np.unique(mine, return_index=True)[1])],
+        made_by=tuple(dict.fromkeys(places[i][0] for i in makers)),
+        members=tuple(dict.fromkeys(places[i][0] for i in at)),
+        width=int((mine == units[0]).sum()),
+        channels=mine.size,
+        why=None if removable else solution.verdicts[solution.why[units[0]]],
+    )
+    return makers[0], group

@@ -108,8 +108,8 @@ def _update(module: nn.Module, weight: Tensor | None) -> None:
 
 def _update_convolution(module: _ConvNd, weight: Tensor, cut: Slices) -> None:
     # Both layouts, (O, I/g, ...) and transposed (I, O/g, ...), run over all groups along dimension 0.
-    alive = cut.mask().flatten(1).any(1).reshape(module.groups, -1).any(1)
-    module.groups = int(alive.sum())
+    if module.groups > 1:
+        module.groups = int(cut.mask().flatten(1).any(1).reshape(module.groups, -1).any(1).sum())
     ends = weight.shape[0], weight.shape[1] * module.groups
     module.in_channels, module.out_channels = ends if isinstance(module, _ConvTransposeNd) else ends[::-1]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.rebuild import copied, named_tensors
 from prunelab.trace import call_arguments, device_of, undisturbed
 from prunelab.trace.recorder import Recorder, stepwise
 
@@ -23,13 +24,15 @@ class Mismatch(Exception):
 @dataclass(frozen=True)
 class Rehearsed:
     """What the network returned, or where it first went wrong: `op`, the number of the operation in the trace of the
-    large network (None where that is not known), the module that was running, and what was seen."""
+    large network (None where that is not known), the module that was running, and what was seen. It `diverged` where
+    it ran other operations than the large network."""
 
     outputs: Any = None
     failed: bool = False
     op: int | None = None
     module: str = ""
     seen: str = ""
+    diverged: bool = False
 
 
 class _Watch(Recorder):
@@ -75,11 +78,28 @@ def inside(module: str, paths: Sequence[str]) -> bool:
     return any(module == path or module.startswith(f"{path}.") for path in paths)
 
 
+def rehearse_shapes(
+    small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
+) -> Rehearsed:
+    """The same without computing anything, where the model's code can do without values; for real where it cannot."""
+    shapes = {
+        name: nn.Parameter(tensor.detach().to("meta"), tensor.requires_grad)
+        if isinstance(tensor, nn.Parameter)
+        else tensor.to("meta")
+        for name, tensor in named_tensors(small).items()
+    }
+    result = rehearse(copied(small, shapes), example_inputs, coupling, keep, replaced)
+    if result.failed or result.diverged:
+        return rehearse(small, example_inputs, coupling, keep, replaced)
+    return result
+
+
 def rehearse(
     small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
 ) -> Rehearsed:
     """One forward of the smaller network, watched."""
     followed = coupling.followed[0]
+    used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if inside(op.module, replaced):
@@ -92,8 +112,10 @@ def rehearse(
             )
             loose = followed.loose.get(number, (frozenset(),) * len(shapes))
             shapes = tuple(
-                shape and tuple(None if dim in free else size for dim, size in enumerate(shape))
-                for shape, free in zip(shapes, loose, strict=True)
+                tuple(None if dim in free else size for dim, size in enumerate(shape))
+                if shape is not None and value.id in used
+                else None
+                for shape, free, value in zip(shapes, loose, op.outputs, strict=True)
             )
         expected.append((number, op.name, shapes))
     watch = _Watch(expected, replaced)
@@ -102,7 +124,7 @@ def rehearse(
         args, kwargs = call_arguments(example_inputs, device_of(small))
         with watch.following(small), watch:
             try:
-                return Rehearsed(small(*args, **kwargs))
+                return Rehearsed(small(*args, **kwargs), diverged=watch.diverged)
             except Exception as error:
                 at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)

@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.rnn import PackedSequence
 
+_INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
+
 
 def device_of(model: nn.Module) -> torch.device | None:
     """Where the model's inputs belong: the device of its first parameter, else of its first buffer, else None."""
@@ -149,14 +151,13 @@ def _mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
 @contextmanager
 def _same_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put back attributes that were bound anew, and what dictionaries and lists among them held."""
-    internal = vars(nn.Module()).keys()
-    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in internal}) for m in modules]
+    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in _INTERNAL}) for m in modules]
     try:
         yield
     finally:
         for module, attributes in saved:
             held = vars(module)
-            for name in [name for name in held if name not in attributes and name not in internal]:
+            for name in [name for name in held if name not in attributes and name not in _INTERNAL]:
                 del held[name]
             for name, (value, content) in attributes.items():
                 held[name] = value
@@ -178,14 +179,15 @@ def _content(value: Any) -> list[Any]:
 def held_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Tensors that modules hold as plain attributes, in dictionaries and lists too: constants, and caches of what was
     computed once. Each under the name by which code would reach it: `blocks.0.cache['cpu']`."""
-    known = {id(t) for t in (*model.parameters(), *model.buffers())}
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if not name.startswith(("_parameters", "_buffers", "_modules", "_forward", "_backward", "_flat_weights")):
-                held = _held(f"{path}.{name}".lstrip("."), value)
-                found.update((key, tensor) for key, tensor in held if id(tensor) not in known)
-    return found
+            if name not in _INTERNAL and isinstance(value, Tensor | list | tuple | dict) and name != "_flat_weights":
+                found.update(_held(f"{path}.{name}".lstrip("."), value))
+    if not found:
+        return found
+    known = {id(t) for t in (*model.parameters(), *model.buffers())}
+    return {name: tensor for name, tensor in found.items() if id(tensor) not in known}
 
 
 def _held(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
