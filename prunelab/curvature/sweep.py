@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from prunelab.criteria.measuring import Loss
 from prunelab.curvature.outputs import checked_outputs, output_columns, output_slope
-from prunelab.curvature.tape import Bend, Tape
+from prunelab.curvature.tape import WAY_OUT, Bend, Tape
 from prunelab.curvature.uses import Squares, Use, position_squares
 
 # Columns times examples that are taken back through the network at once: few enough to stay in a cache.
@@ -59,6 +59,13 @@ class _Layers:
         together: dict[tuple[str, ...], list[Use]] = {}
         for use in uses:
             together.setdefault(tuple(use.names), []).append(use)
+        every = [name for names in together for name in names]
+        for name in every:
+            if every.count(name) > 1:
+                raise ValueError(
+                    f"{name!r} is used more than once, with different weights or biases beside it, so that its "
+                    f"derivatives cannot be added up layer by layer; {WAY_OUT}"
+                )
         self._squares = [(uses, Squares(uses)) for uses in together.values()]
         self._near: list[dict[str, Tensor]] = []
 
