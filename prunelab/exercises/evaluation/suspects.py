@@ -19,17 +19,14 @@ KINDS = ("compression ratio", "kept fraction", "sparsity", "percent removed", "w
 
 TASK = """
 Six libraries report a number called "compression" for a Linear layer: `metric(weight, bias)` takes its two tensors, of
-any size (O, I) and (O,), and returns a number. You get `metric` and nothing else. Write `identify(metric)`: its name.
+any size (O, I) and (O,), and returns a number. You get `metric` and nothing else. Predict first: which of the six agree
+on a layer without zeros, and which never differ by more than one?
 
-- `"compression ratio"`: all parameters / nonzero parameters, as in this chapter
-- `"kept fraction"`: nonzero parameters / all parameters
-- `"sparsity"`: the fraction of all parameters that is zero
-- `"percent removed"`: the same as a percentage
-- `"weights only"`: like the compression ratio, but as if there were no biases
-- `"mean of ratios"`: the compression ratio of each tensor by itself, and the mean of the two
-
-Predict first: which of them agree on a layer without zeros, and which never differ by more than one? Then choose what
-to show them. Some libraries round what they return to one decimal.
+Then write `identify(metric)`. It returns which number this is: `"compression ratio"`, all parameters / nonzero
+parameters, as in this chapter; `"kept fraction"`, its inverse; `"sparsity"`, the fraction of all parameters that is
+zero; `"percent removed"`, the same as a percentage; `"weights only"`, the compression ratio as if there were no biases;
+`"mean of ratios"`, the compression ratio of each of the two tensors by itself, and their mean. Some libraries round
+what they return to one decimal.
 """
 
 STARTER = '''\
