@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunelab.exercises import (
+        a_cnn_to_a_latency_budget,
         criteria,
         evaluation,
         granularity,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAPTERS",
+    "a_cnn_to_a_latency_budget",
     "criteria",
     "evaluation",
     "granularity",
@@ -51,6 +53,7 @@ CHAPTERS = (
     "scheduling",
     "criteria",
     "evaluation",
+    "a_cnn_to_a_latency_budget",
 )  # in the order of the book
 
 
