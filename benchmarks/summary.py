@@ -42,6 +42,20 @@ BARS = [
         Bar(f"a held step, in dense ones ({case})", "hold", ("cases", case, "ratio_to_dense", "prunelab"), 1.15, True)
         for case in ("LeNet-300-100, SGD", "LeNet-300-100, Adam", "ResNet-20, SGD")
     ),
+    *(
+        Bar(f"to a pruned {name}, times Torch-Pruning's speed", "surgery", ("time", key, "times_faster", "median"), bar)
+        for name, key, bar in (
+            ("ResNet-50", "resnet50", 1.3),
+            ("DenseNet-121", "densenet121", 10),
+            ("DenseNet-201", "densenet201", 60),
+        )
+    ),
+    Bar("forwards that verify a pruned ResNet-50", "surgery", ("forwards", "ResNet-50", "verification"), 5, True),
+    *(
+        Bar(f"all forwards to a pruned {name}", "surgery", ("forwards", name, "all"), 10, True)
+        for name in ("Llama, tiny", "Mixtral, tiny")
+    ),
+    Bar("latency of half of ResNet-50, in dense ones", "surgery", ("latency", "ratio", "median"), 0.35, True),
 ]
 
 

@@ -49,7 +49,7 @@ def reasons(plan: Any) -> list[str]:
     for part in plan.frozen:
         if not part.reason.startswith(_OF_COURSE):
             found.setdefault(part.reason.split(" (")[0], []).append(part.channels)
-    return [f"{reason} ({sum(channels)} channels in {len(channels)} groups)" for reason, channels in found.items()]
+    return [f"{reason} ({sum(channels)} channels, groups: {len(channels)})" for reason, channels in found.items()]
 
 
 def median_removed(rows: Iterable[dict[str, Any]]) -> float:
