@@ -84,6 +84,8 @@ def prune_layerwise(
     Linear layers and convolutions, grouped ones too, wherever they are in the network; also the output projection of
     `nn.MultiheadAttention`. A layer's inputs are those that it gets in the network pruned so far. In memory are the
     covariance of one layer at a time, what one block of the network is called with, and what the finished ones put out.
+    A block hands on what it computes by returning it; one that writes elsewhere than to its own tensors is run as part
+    of the whole network, each time.
 
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
     >>> result = prune_layerwise(model, [torch.randn(64, 8)], 0.5)
@@ -113,7 +115,8 @@ def prune_layerwise(
     """
     settings = checked(sparsity, method, pattern, damping, refit, block_size)
     inputs = _inputs(batches)
-    pruned = copy.deepcopy(model)
+    with torch.inference_mode(False):  # where it is on, copies could not be written to later
+        pruned = copy.deepcopy(model)
     targets = find_targets(pruned, parameters, exclude)
     for target in targets:
         _check(target)
@@ -126,7 +129,11 @@ def prune_layerwise(
             layers.append(layer)
             bar.show(len(layers))
 
-    with measuring(unwrap(pruned)), Progress(f"pruning by {method}", len(targets), progress) as bar:
+    with (
+        torch.inference_mode(False),
+        measuring(unwrap(pruned)),
+        Progress(f"pruning by {method}", len(targets), progress) as bar,
+    ):
         Walk(unwrap(pruned), targets, inputs, dtype).run(prune)
     damped = [layer for layer in layers if layer.damping > settings.damping]
     if damped:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from prunelab.criteria.measuring import run
 from prunelab.curvature.layerwise.samples import reads_alike
 from prunelab.targets import Target
+from prunelab.trace import map_tensors
 
-_PLAIN = (Tensor, bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, type(None))
+_CONSTANT = (Tensor, bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, type(None))
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Visit:
     """Layers that read the same input, mostly one.
 
     `modules` are called when the first of them runs, `once` in a forward or more often. `stage` is the part of the
-    network in which it runs first, if that can be run by itself; `inside` says that it runs nowhere else.
+    network in which it runs first, if that can be run by itself: it runs once, and does no more than to return what
+    it makes of tensors. `inside` says that the layers run nowhere else.
     """
 
     targets: list[Target]
@@ -76,7 +78,7 @@ class _Watch:
         self._stages = list(dict.fromkeys([*members, *alone]))
         self._seen = [_Seen() for _ in targets]
         self._unfit: set[nn.Module] = set()  # stages that cannot be run by themselves
-        self._entered: list[nn.Module] = []
+        self._entered: list[tuple[nn.Module, list[tuple[Tensor, int]]]] = []  # with the versions of what it was given
         self._calls: list[tuple[int, nn.Module | None, bool]] = []  # of this batch: target, stage, reads the same
         self._last: tuple[Tensor, tuple[Any, ...]] | None = None
         self._entries: Counter[nn.Module] = Counter()
@@ -93,14 +95,23 @@ class _Watch:
             yield
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._entered.append(module)
+        given: list[tuple[Tensor, int]] = []
+
+        def note(tensor: Tensor) -> Tensor:
+            given.append((tensor, tensor._version))
+            return tensor
+
+        map_tensors(note, (args, kwargs))
+        self._entered.append((module, given))
         self._entries[module] += 1
-        if self._entries[module] > 1 or not _is_plain([args, kwargs]):
+        if self._entries[module] > 1 or not all(map(_is_constant, (args, *kwargs.values()))):
             self._unfit.add(module)
 
     def _leave(self, module: nn.Module, _: Any, output: Any) -> None:
-        self._entered.pop()
-        if not _is_plain(output):
+        _, given = self._entered.pop()
+        returned = output if type(output) in (list, dict) else [output]
+        plain = all(map(_is_constant, returned.values() if isinstance(returned, dict) else returned))
+        if not plain or any(tensor._version != version for tensor, version in given):
             self._unfit.add(module)
 
     def _arrive(self, number: int) -> Any:
@@ -109,7 +120,7 @@ class _Watch:
             read = None if given is None else (given, (given._version, *reads_alike(module)))
             # The last input is kept until the next layer, so that no other tensor can have its place.
             same = read is not None and self._last is not None and self._last[0] is given and self._last[1] == read[1]
-            self._calls.append((number, self._entered[0] if self._entered else None, same))
+            self._calls.append((number, self._entered[0][0] if self._entered else None, same))
             self._last = read
 
         return hook
@@ -163,10 +174,6 @@ def _members(module: nn.Module) -> Iterator[nn.Module]:
             yield from _members(child)
 
 
-def _is_plain(item: Any) -> bool:
-    """Whether it is tensors and numbers only: nothing that a call could leave changed, such as a cache."""
-    if type(item) in (tuple, list):
-        return all(map(_is_plain, item))
-    if type(item) is dict:
-        return all(map(_is_plain, item.values()))
-    return isinstance(item, _PLAIN)
+def _is_constant(item: Any) -> bool:
+    """Whether it is tensors and numbers, alone or in tuples: nothing that is there to be changed, such as a cache."""
+    return all(map(_is_constant, item)) if type(item) is tuple else isinstance(item, _CONSTANT)

@@ -37,30 +37,23 @@ class Walk:
     """`run(prune)` calls prune(layers that read the same, their covariances), in the order in which layers run.
 
     It prunes these layers: the next ones are read as they then are. The covariances are one for each group of a
-    convolution, of `dtype`; those of one call are gone before the next. Afterwards the network is as it was, but for
-    what was pruned.
+    convolution, of `dtype`; those of one call are gone before the next. It runs inside of `measuring`, which puts back
+    what stands in for the stages that are done.
     """
 
     def __init__(self, model: nn.Module, targets: Sequence[Target], batches: Sequence[Any], dtype: torch.dtype) -> None:
         self._model, self._targets, self._batches, self._dtype = model, targets, batches, dtype
         self._now = 0  # the batch that runs
-        self._stubs: list[tuple[nn.Module, Any]] = []  # stages that are done, and the forward that each has by itself
 
     def run(self, prune: Prune) -> None:
-        try:
-            visits = survey(self._model, self._targets, self._batches)
-            for stage, inside in groupby(visits, key=lambda visit: visit.stage):
-                calls = [] if stage is None else self._calls_of(stage)
-                for visit in inside:
-                    replay = stage is not None and visit.inside
-                    prune(visit.targets, self._read(visit, stage if replay else None, calls))
-                if stage not in (None, visits[-1].stage):
-                    self._close(stage, calls)
-        finally:
-            for stage, forward in self._stubs:
-                del stage.forward
-                if forward is not None:
-                    stage.forward = forward
+        visits = survey(self._model, self._targets, self._batches)
+        for stage, inside in groupby(visits, key=lambda visit: visit.stage):
+            calls = [] if stage is None else self._calls_of(stage)
+            for visit in inside:
+                replay = stage is not None and visit.inside
+                prune(visit.targets, self._read(visit, stage if replay else None, calls))
+            if stage not in (None, visits[-1].stage):
+                self._close(stage, calls)
 
     def _network(self, batch: int) -> None:
         self._now = batch
@@ -99,7 +92,7 @@ class Walk:
                     self._network(batch)
                 elif (call := calls[batch]) is not None:
                     with suppress(_Reached):
-                        _again(stage, call)
+                        stage(*call[0], **call[1])
         except ValueError as error:
             raise ValueError(f"{visit.targets[0].name!r}: {error}") from error
         finally:
@@ -109,12 +102,6 @@ class Walk:
 
     def _close(self, stage: nn.Module, calls: Sequence[Arguments | None]) -> None:
         """The stage is done: what it puts out now takes its place in the network."""
-        outputs = [None if call is None else _again(stage, call) for call in calls]
-        self._stubs.append((stage, stage.__dict__.get("forward")))
+        outputs = [None if call is None else stage(*call[0], **call[1]) for call in calls]
+        # Copies: what comes behind it may write to them.
         stage.forward = lambda *_, **__: map_tensors(Tensor.clone, outputs[self._now])
-
-
-def _again(stage: nn.Module, call: Arguments) -> Any:
-    """What the stage puts out; it gets copies, which it may write to."""
-    args, kwargs = map_tensors(Tensor.clone, call)
-    return stage(*args, **kwargs)

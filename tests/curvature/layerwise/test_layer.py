@@ -45,7 +45,7 @@ def test_exactly_so_many_go(method: Any, outputs: int, inputs: int, sparsity: fl
     if method in ("obs", "wanda"):
         assert (~mask).sum(1).tolist() == [round(sparsity * inputs)] * outputs
     else:
-        assert int((~mask).sum()) == round(sparsity * outputs * inputs)
+        assert int((~mask).sum()) == round(sparsity * (outputs * inputs))
     assert not new[~mask].any()
     assert torch.equal(weight, before)
     if sparsity == 0 and not refits:

@@ -58,6 +58,7 @@ class Transformer(nn.Module):
         x = self.embedding(tokens)
         for block in self.blocks:
             x, _ = block(x, mask=mask[:, None, :])
+            x += self.embedding.weight[0]  # writes into what the block returned
         return {"first": self.first(x), "second": self.second(x.mean(1))}
 
 
@@ -79,17 +80,19 @@ class Twice(nn.Module):
 
 
 class Cache(nn.Module):
-    """A block that is given something that it changes: run again, it would be another one."""
+    """Blocks that change what they are given, a list or a tensor: run again, or passed over, they would do otherwise."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.blocks = nn.ModuleList(Remembering() for _ in range(2))
+        self.blocks, self.writers = (nn.ModuleList(kind() for _ in range(2)) for kind in (Remembering, Writing))
 
     def forward(self, x: Tensor) -> Tensor:
-        memory: dict[str, Any] = {"seen": set()}
+        memory: list[Tensor] = []
         for block in self.blocks:
             x = block(x, memory)
+        for block in self.writers:
+            x = block(x) + x
         return x
 
 
@@ -98,9 +101,52 @@ class Remembering(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
 
-    def forward(self, x: Tensor, memory: dict[str, Any]) -> Tensor:
-        memory["seen"].add(float(x.sum()))
-        return self.second(self.first(x).relu() * len(memory["seen"]))
+    def forward(self, x: Tensor, memory: list[Tensor]) -> Tensor:
+        memory.append(x)
+        return self.second(self.first(x).relu() + sum(memory))
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        x += 0.5 * first  # so what the second reads is not what the first read
+        return first + self.second(x)
+
+
+class Routed(nn.Module):
+    """Which layers run depends on the batch, and those of the second come between those of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = (
+            nn.ModuleList(nn.Linear(5, 5) for _ in range(2)),
+            nn.ModuleList(nn.Linear(5, 5) for _ in range(2)),
+        )
+        self.parts = nn.ModuleList([Part(self.a, "both"), Part(self.b, "one")])
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positive = bool(x[0, 0] > 0)
+        for part in self.parts:
+            x = part(x, positive)
+        return self.head(x)
+
+
+class Part(nn.Module):
+    def __init__(self, layers: nn.ModuleList, how: str) -> None:
+        super().__init__()
+        self.how, self.layers = how, layers
+
+    def forward(self, x: Tensor, positive: bool) -> Tensor:
+        if self.how == "both":
+            x = self.layers[0](x).relu()
+            return self.layers[1](x).relu() if positive else x
+        return self.layers[int(not positive)](x)
 
 
 def convolutions() -> nn.Module:
@@ -131,7 +177,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Batches]] = {
     "convolutions": (convolutions, [gaussian(n, 4, 8, 8, seed=n) for n in (5, 9)]),
     "singular": (lambda: nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 10)), [gaussian(30, 20)]),
     "what runs twice": (Twice, [gaussian(n, 3, 6, seed=n) for n in (4, 8)]),
-    "what remembers": (Cache, [gaussian(n, 5, seed=n) for n in (20, 30)]),
+    "what is changed": (Cache, [gaussian(n, 5, seed=n) for n in (20, 30)]),
+    "what is routed": (Routed, [gaussian(20, 5).abs(), -gaussian(30, 5, seed=1).abs(), gaussian(9, 5, seed=2).abs()]),
 }
 
 
@@ -140,10 +187,12 @@ def call(model: nn.Module, batch: Any) -> Any:
 
 
 def one_forward_each(model: nn.Module, batches: Batches, sparsity: float, method: Any) -> nn.Module:
-    """A whole forward of all batches for each layer, in the order in which they run: what must come out."""
+    """A whole forward of all batches for each layer: what must come out."""
     model = copy.deepcopy(model).eval()
-    layers = {id(m.weight): m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     owners = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers: dict[int, nn.Module] = {}
+    for owner in owners:
+        layers.setdefault(id(owner.weight), owner)
 
     def inputs() -> list[tuple[nn.Module, Tensor]]:
         seen: list[tuple[nn.Module, Tensor]] = []
@@ -155,8 +204,7 @@ def one_forward_each(model: nn.Module, batches: Batches, sparsity: float, method
         return seen
 
     with torch.no_grad():
-        for key in dict.fromkeys(id(module.weight) for module, _ in inputs()):
-            layer = layers[key]
+        for layer in layers.values():  # here they run in the order in which they are registered
             given = [x for module, x in inputs() if module.weight is layer.weight]
             if isinstance(layer, nn.Conv2d):
                 assert layer.padding != "same" or layer.dilation == (2, 2)
@@ -350,6 +398,34 @@ def test_patterns_refits_and_exact_counts(method: Any) -> None:
             assert torch.equal(result.model.get_parameter(name) != 0, mask)
 
 
+def test_layers_that_read_the_same_only_in_some_batches_or_what_changes_in_between_are_apart() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.layers[0](x)
+            if x.shape[0] > 20:
+                return first
+            y = first + self.layers[1](x)
+            x += 1
+            return y + self.layers[2](x)
+
+    model, x = Pair().double(), [gaussian(20, 4), gaussian(30, 4, seed=1)]
+    result = prune_layerwise(model, x, 0.5, dtype=torch.float64)
+    assert [layer.samples for layer in result.layers] == [50, 20, 20]
+    for name, read in (("layers.0.weight", torch.cat(x)), ("layers.1.weight", x[0]), ("layers.2.weight", x[0] + 1)):
+        assert torch.equal(result.masks[name], prune_layer(model.get_parameter(name), read, 0.5, "sparsegpt")[1])
+
+
+def test_in_inference_mode() -> None:
+    model, x = Transformer().double(), tokens(2)
+    expected = prune_layerwise(model, x, 0.5)
+    with torch.inference_mode():
+        assert prune_layerwise(model, x, 0.5).masks == expected.masks
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_networks(dtype: torch.dtype, device: torch.device) -> None:
     model, x = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)), gaussian(200, 16).float()
@@ -365,14 +441,16 @@ def test_half_of_a_layer_may_see_no_samples_of_a_batch() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+            self.experts, self.head = nn.ModuleList(nn.Linear(4, 4) for _ in range(2)), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.experts[int(x[0, 0] > 0)](x)
+            return self.head(self.experts[int(x[0, 0] > 0)](x))
 
     x = [gaussian(30, 4).float().abs(), -gaussian(20, 4, seed=1).float().abs()]
     result = prune_layerwise(Experts(), x, 0.5)
-    assert {layer.name: layer.samples for layer in result.layers} == {"experts.1.weight": 30, "experts.0.weight": 20}
+    samples = {layer.name: layer.samples for layer in result.layers}
+    assert samples == {"experts.1.weight": 30, "experts.0.weight": 20, "head.weight": 50}
+    assert list(samples)[-1] == "head.weight"  # both experts run before it
     with pytest.raises(ValueError, match=r"the layers of 'experts.0.weight' did not run with these batches.*exclude="):
         prune_layerwise(Experts(), x[:1], 0.5)
 

@@ -36,7 +36,7 @@ def published(
             wide = stop - j if pattern is None else min(pattern[1], stop - j)
             costs = weight[:, j : j + wide] ** 2 / inverse.diagonal()[j : j + wide] ** 2
             if pattern is None and j == i:  # exactly so many up to here (the authors' code removes one more a block)
-                quota = round(sparsity * rows * stop) - gone
+                quota = round(sparsity * (rows * stop)) - gone
                 gone += quota
                 lowest = costs.flatten().argsort(stable=True)[:quota]
                 mask[:, j:stop] = torch.ones(costs.numel(), dtype=torch.bool).scatter(0, lowest, False).view_as(costs)
@@ -78,7 +78,7 @@ def test_exactly_so_many_have_gone_after_every_block(
     weight, x = problem(outputs, inputs, seed)
     new, mask = prune_layer(weight, x, sparsity, "sparsegpt", block_size=block)
     for stop in (*range(block, inputs, block), inputs):
-        assert int((~mask[:, :stop]).sum()) == round(sparsity * outputs * stop)
+        assert int((~mask[:, :stop]).sum()) == round(sparsity * (outputs * stop))
     assert torch.equal(new != 0, mask)
     if sparsity == 0:
         assert torch.equal(new, weight)
