@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,11 +105,7 @@ def build(
 def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None) -> Plan:
     """What the choice means for every tensor and every number."""
     keep = chosen.keep
-    slices: dict[str, Slices] = {}
-    for name, labels in coupling.tensors.items():
-        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels])
-        if cut is not None:
-            slices[name] = cut
+    slices = _slices(coupling, keep)
     biases = _of_kept_rows(model, chosen.biases, slices)
     left = params_after(model, coupling, keep) + _added(model, biases, slices)
     return Plan(
@@ -119,12 +115,30 @@ def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numb
         replaced=_replaced(model, slices),
         biases=biases,
         parts=tuple(_part(group, keep) for group in coupling.groups),
-        frozen=tuple(_part(group, keep) for group in coupling.frozen),
+        frozen=(*(_part(group, keep) for group in coupling.frozen), *_unseen(coupling)),
         params=(sum(p.numel() for p in model.parameters()), left),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
         caches=tuple(name for name in held_tensors(model) if name in slices),
     )
+
+
+def _slices(coupling: Coupling, keep: Keep) -> dict[str, Slices]:
+    slices: dict[str, Slices] = {}
+    for name, labels in coupling.tensors.items():
+        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels])
+        if cut is not None:
+            slices[name] = cut
+    return slices
+
+
+def added_biases(model: nn.Module, coupling: Coupling, chosen: Chosen) -> int:
+    """Parameters of the biases that layers get for constants."""
+    held = dict(model.named_parameters())
+    if all(name in held for name in chosen.biases):
+        return 0
+    slices = _slices(coupling, chosen.keep)
+    return _added(model, _of_kept_rows(model, chosen.biases, slices), slices)
 
 
 def _of_kept_rows(
@@ -164,6 +178,14 @@ def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
     )
 
 
+def _unseen(coupling: Coupling) -> Iterator[Part]:
+    """The weights that no recorded operation counts for."""
+    reason = "it did not run on the example inputs, or nothing that was recorded reads what it computes"
+    for name in coupling.unused:
+        if len(shape := coupling.shapes[name]) > 1:
+            yield Part(name.rpartition(".")[0] or name, shape[0], 0, 1, (name,), (name,), reason)
+
+
 def _part(group: Group, keep: Keep) -> Part:
     removed = int((~keep[group.units]).sum())
     reason = "" if group.why is None else f"{group.why.reason}" + (f" ({group.why.where})" if group.why.where else "")
@@ -178,10 +200,13 @@ def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed, model: nn
     blamed = np.zeros(keep.size, bool)
     if result.op is not None:
         op = followed.trace.ops[result.op]
-        labels = [f for labels in followed.returned[result.op] for f in labels]
-        labels += [f for value in op.inputs for f in _last_seen(followed, result.op, value)]
-        for label in labels:
-            blamed[coupling.solution.unit_of[label]] = True
+        data = [value for value in op.inputs if value.id not in followed.names]
+        arrived = [f for value in data for f in _last_seen(followed, result.op, value)]
+        returned = [f for labels in followed.returned[result.op] for f in labels]
+        for labels in (arrived, returned):  # what an operation makes is to blame only where nothing arrived
+            if not (blamed & gone).any():
+                for label in labels:
+                    blamed[coupling.solution.unit_of[label]] = True
     if not (blamed & gone).any():  # the code stumbled over something that no operation shows
         for number, op in enumerate(followed.trace.ops):
             if inside(op.module, [result.module]) or not result.module:

@@ -23,6 +23,8 @@ def carry(optimizer: Optimizer, old: nn.Module, new: nn.Module, slices: Mapping[
     Raises ValueError, and changes nothing, for an optimizer that trains none of the old network's parameters, or with
     state of another shape.
     """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("LBFGS keeps one flat history for all parameters, which cannot follow a cut; make a new LBFGS")
     names = {memory_of(p): name for name, p in reversed(list(unwrap(old).named_parameters()))}
     fresh = dict(new.named_parameters())
     groups, state, carried = [], {}, set()
@@ -41,13 +43,14 @@ def carry(optimizer: Optimizer, old: nn.Module, new: nn.Module, slices: Mapping[
         groups.append(params)
     if not carried:
         raise ValueError("the optimizer trains none of the original network's parameters, so there is nothing to carry")
-    for name in fresh.keys() - set(names.values()):
+    known = set(names.values())
+    for name in (name for name in fresh if name not in known):
         weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")
         for params in groups:
             if any(p is fresh.get(weight) for p in params):
                 params.append(fresh[name])
     for group, params in zip(optimizer.param_groups, groups, strict=True):
-        group["params"] = params
+        group["params"][:] = params  # in place: some optimizers hold on to the list
     optimizer.state.clear()
     optimizer.state.update({parameter: entry for parameter, entry in state.items() if entry})
     return optimizer

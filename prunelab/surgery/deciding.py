@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunelab.surgery.building import Chosen, Keep
+from prunelab.surgery.building import Chosen, Keep, added_biases
 from prunelab.surgery.choose import Limits, choose, settle
+from prunelab.surgery.constants import Constants
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.emitted import find_constants
@@ -19,7 +20,7 @@ from prunelab.surgery.labels import varying
 from prunelab.surgery.rebuild import named_tensors
 
 Budget: TypeAlias = tuple[Literal["macs", "params", "latency"], float]
-_HALVINGS = 24
+_HALVINGS = 16
 
 
 @dataclass(frozen=True)
@@ -51,45 +52,60 @@ def by_count(model: nn.Module, asked: Asked, budget: Budget) -> Callable[[Coupli
     """
     what, share = budget
 
-    def cost(coupling: Coupling, keep: Keep) -> int:
-        return macs_after(coupling, keep) if what == "macs" else params_after(model, coupling, keep)
-
     def decide(coupling: Coupling) -> Chosen:
         whole = dense_macs(coupling) if what == "macs" else sum(p.numel() for p in model.parameters())
-        low, high = 0.0, 1.0
-        least = cost(coupling, asked.keep(coupling, 1.0))
-        if least > share * whole:
-            raise ValueError(
-                f"budget=({what!r}, {share}) cannot be reached: with one channel left in every group that can shrink "
-                f"{least / whole:.4f} of the {what} are left; give a larger budget, a smaller minimum=, or exclude less"
-            )
+
+        def chosen(fraction: float) -> Chosen:
+            return with_constants(model, coupling, asked.keep(coupling, fraction), asked)
+
+        def cost(fraction: float) -> int:
+            # Constants change the price where layers get biases for them, or keep channels for their sake.
+            if what == "macs":
+                keep = asked.keep(coupling, fraction) if asked.constants == "zero" else chosen(fraction).keep
+                return macs_after(coupling, keep)
+            found = chosen(fraction)
+            return params_after(model, coupling, found.keep) + added_biases(model, coupling, found)
+
         if share >= 1:
             return Chosen(np.ones(coupling.solution.why.size, bool), {})
+        if (least := cost(1.0)) > share * whole:
+            raise ValueError(
+                f"budget=({what!r}, {share}) cannot be reached: with as little left in every group as can be "
+                f"{least / whole:.4f} of the {what} are left; give a larger budget, a smaller minimum=, or exclude less"
+            )
+        low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            fits = cost(coupling, asked.keep(coupling, middle)) <= share * whole
-            low, high = (low, middle) if fits else (middle, high)
-        return with_constants(model, coupling, asked.keep(coupling, high), asked)
+            low, high = (low, middle) if cost(middle) <= share * whole else (middle, high)
+        return chosen(high)
 
     return decide
 
 
 def by_zeros(model: nn.Module, asked: Asked) -> Callable[[Coupling], Chosen]:
-    """What is dead goes: units that nothing but zeros makes, or that nothing but zeros read."""
+    """What is dead goes: units that hold a constant, or that only zeros read, wherever they are read.
+
+    With `constants="zero"` also units that nothing but zeros makes, whatever constant they hold.
+    """
 
     def decide(coupling: Coupling) -> Chosen:
-        keep = np.ones(coupling.solution.why.size, bool)
+        units, solution = np.zeros(coupling.solution.why.size, bool), coupling.solution
         zero = _zero_channels(coupling, named_tensors(model))
-        alive_made = np.unique(coupling.solution.unit_of[coupling.made & ~zero])
-        alive_read = np.unique(coupling.solution.unit_of[coupling.read & ~zero])
-        read = np.unique(coupling.solution.unit_of[coupling.read])
         for group in coupling.groups:
-            unmade = ~np.isin(group.units, alive_made)
-            unread = ~np.isin(group.units, alive_read) & np.isin(group.units, read)
-            keep[group.units[unmade | unread]] = False
-        scores = np.zeros(keep.size)
-        keep = settle(coupling, _limited(coupling, keep, asked.limits), scores)
-        return with_constants(model, coupling, keep, asked, dead=zero & coupling.made)
+            units[group.units] = True
+        unmade = units.copy()
+        unmade[solution.unit_of[coupling.made & ~zero]] = False
+        candidates = np.zeros_like(units)
+        candidates[solution.unit_of[zero]] = True
+        keep, dead, unread = ~(candidates & units), zero & coupling.made, zero & coupling.read
+        while True:
+            found = find_constants(model, coupling, ~keep, dead, unread)
+            stuck = found.unfoldable(~keep)
+            back = stuck & ~unmade if asked.constants == "zero" else stuck
+            settled = settle(coupling, _limited(coupling, keep | back, asked.limits), np.zeros(keep.size))
+            if (settled == keep).all():
+                return _chosen(model, found, ~keep, stuck)
+            keep = settled
 
     return decide
 
@@ -122,34 +138,23 @@ def _zero_channels(coupling: Coupling, tensors: dict[str, Tensor]) -> NDArray[np
     return zero
 
 
-def with_constants(
-    model: nn.Module, coupling: Coupling, keep: Keep, asked: Asked, dead: NDArray[np.bool_] | None = None
-) -> Chosen:
+def with_constants(model: nn.Module, coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
     """Add to biases what removed channels contributed; where that is not exact, keep the channel or zero it."""
-    scores = asked.scores if asked.scores.size == keep.size else np.zeros(keep.size)
+    none = np.zeros(coupling.made.size, bool)
     while True:
         gone = ~keep
-        emitting = gone[coupling.solution.unit_of] & coupling.made if dead is None else dead
-        found = find_constants(model, coupling, emitting & gone[coupling.solution.unit_of])
+        found = find_constants(model, coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
         stuck = found.unfoldable(gone)
-        if dead is not None:
-            stuck &= ~_unread(coupling, keep, model)
         if asked.constants == "zero" or not stuck.any():
-            break
-        keep = settle(coupling, keep | stuck, scores)
+            return _chosen(model, found, gone, stuck)
+        keep = settle(coupling, keep | stuck, asked.scores)
+
+
+def _chosen(model: nn.Module, found: Constants, gone: NDArray[np.bool_], stuck: NDArray[np.bool_]) -> Chosen:
     notes: tuple[str, ...] = ()
-    kept_for = np.count_nonzero(stuck)
-    if asked.constants == "zero" and kept_for:
+    if stuck.any():
         notes = (
-            f"the constants of {kept_for} removed units cannot be added to a bias exactly (a zero-padded convolution, "
-            "or an operation that is not followed, reads them): they are set to zero",
+            f"the constants of {np.count_nonzero(stuck)} removed units cannot be added to a bias exactly (a "
+            "zero-padded convolution, or an operation that is not followed, reads them): they are set to zero",
         )
-    return Chosen(keep, found.biases(model, gone & ~stuck), notes)
-
-
-def _unread(coupling: Coupling, keep: Keep, model: nn.Module) -> NDArray[np.bool_]:
-    """Units whose constant does not matter, because only zeros read it."""
-    zero = _zero_channels(coupling, named_tensors(model))
-    alive = np.zeros(keep.size, bool)
-    alive[coupling.solution.unit_of[coupling.read & ~zero]] = True
-    return ~alive
+    return Chosen(~gone, found.biases(model, gone & ~stuck), notes)

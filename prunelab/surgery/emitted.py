@@ -6,8 +6,7 @@ Nothing runs on data: for each label of a tensor it is known which constant each
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from torch import nn
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed, arguments
-from prunelab.surgery.labels import Label, lift, varying
-from prunelab.surgery.rebuild import named_tensors
+from prunelab.surgery.held import Held, looked_up, with_numbers
+from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
 
 _POOLS = ("max_pool", "adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "upsample", "mkldnn_adaptive")
@@ -55,29 +54,25 @@ _MOVES = frozenset(
 )
 
 
-def find_constants(model: nn.Module, coupling: Coupling, dead: NDArray[np.bool_]) -> Constants:
-    """Follow the constants of the channels (channels,) that are `dead`: whose weights are, or will be, all zero."""
-    return _Following(model, coupling, dead).follow()
+def find_constants(
+    model: nn.Module, coupling: Coupling, gone: NDArray[np.bool_], dead: NDArray[np.bool_], unread: NDArray[np.bool_]
+) -> Constants:
+    """Follow the constants of the units (units,) that are to be `gone`.
+
+    `dead` (channels,) are made by weights that are, or will be, all zero; `unread` (channels,) are read by
+    such weights.
+    """
+    return _Following(model, coupling, gone, dead, unread).follow()
 
 
-class _Following:
-    """The numbers of every tensor of the trace: {value id: one array for each of its labels, of the label's shape}."""
-
-    def __init__(self, model: nn.Module, coupling: Coupling, dead: NDArray[np.bool_]) -> None:
-        self.model, self.coupling, self.dead = model, coupling, dead
-        self.tensors = named_tensors(model)
-        self.units = coupling.solution.unit_of
-        gone = np.zeros(coupling.solution.why.size, bool)
-        gone[self.units[dead]] = True
-        self.gone = gone
-        self.found = Constants()
+class _Following(Held):
+    """Each operation of the trace in turn: from what its arguments hold to what it returns."""
 
     def follow(self) -> Constants:
         for followed in self.coupling.followed[:1]:
-            self.numbers: dict[int, list[tuple[Label, Numbers]]] = {}
-            self.names = dict(followed.names)
+            self.numbers, self.names = {}, dict(followed.names)
             self.turned: dict[int, str] = {}  # transposes of weights
-            self.labels: dict[int, list[Label]] = {i: self.coupling.tensors[name] for i, name in followed.names.items()}
+            self.labels = {i: self.coupling.tensors[name] for i, name in followed.names.items()}
             for number, op in enumerate(followed.trace.ops):
                 if number not in followed.idle:
                     self._step(followed, number, op)
@@ -95,7 +90,7 @@ class _Following:
         elif name in _MOVES:
             self._move(op, returned)
         elif name == "constant_pad_nd" or name == "embedding":
-            self._give_up(op, returned)
+            self.give_up(op, returned)
         elif any(pool in name for pool in _POOLS):
             self._pool(op, name, returned[0])
         elif name in {"mean", "amax", "amin"}:
@@ -103,48 +98,7 @@ class _Following:
         elif torch.Tag.pointwise in getattr(op.func, "tags", ()) or name in {"clone", "detach", "alias", "_to_copy"}:
             self._elementwise(op, returned[0])
         else:
-            self._give_up(op, returned)
-
-    # --- looking up ----------------------------------------------------------------------------------------------
-
-    def _of(self, value: Value, label: Label) -> Numbers:
-        """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""
-        unknown = np.full(label.shape, np.nan)
-        name = self.names.get(value.id)
-        if name is not None and name in self.tensors:
-            held = self.tensors[name].detach()
-            if held.dim() > label.ndim or not (held.is_floating_point() or held.numel() == 1):
-                return unknown
-            array = lift(held.to("cpu", torch.float64).numpy(), label.ndim)
-            fits = all(a in (1, b) for a, b in zip(array.shape, label.shape, strict=True))
-            return np.broadcast_to(array, label.shape) if fits else unknown
-        for _, numbers in self.numbers.get(value.id, []):
-            lifted = lift(numbers, label.ndim)
-            if lifted.ndim == label.ndim and all(a in (1, b) for a, b in zip(lifted.shape, label.shape, strict=True)):
-                return np.broadcast_to(lifted, label.shape)
-        return unknown
-
-    def _interesting(self, labels: Sequence[Label]) -> list[Label]:
-        return [label for label in labels if self.gone[self.units[label]].any()]
-
-    def _set(self, value: Value, numbers: list[tuple[Label, Numbers]]) -> None:
-        self.numbers[value.id] = numbers
-
-    def _spoil(self, value: Value, labels: Sequence[Label]) -> None:
-        """These channels are used in a way that is not followed: their constants must be zero."""
-        for label in self._interesting(labels):
-            values = self._of(value, label)
-            self.found.elsewhere.update(np.unique(self.units[label][values != 0]).tolist())
-
-    def _give_up(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
-        """Not followed. Channels that come out again are unknown from here on; those that do not are lost."""
-        left = {int(u) for labels in returned for label in labels for u in np.unique(self.units[label])}
-        for value in op.inputs:
-            for label in self._interesting(self.labels.get(value.id, [])):
-                if not set(np.unique(self.units[label]).tolist()) <= left:
-                    self._spoil(value, [label])
-        for value in op.outputs:
-            self.numbers.pop(value.id, None)
+            self.give_up(op, returned)
 
     # --- operations ----------------------------------------------------------------------------------------------
 
@@ -163,13 +117,37 @@ class _Following:
         else:
             self._attend(op, name, returned)
             return
-        self._read(op, x, weight, bias, dim)
         out, axis = op.outputs[0], 1 if name != "linear" else len(op.outputs[0].shape) - 1
-        self._set(out, [(f, self._emitted(f, bias, axis)) for f in self._interesting(returned[0])])
+        depthwise = "convolution" in name and named["groups"] > 1 and weight.shape[1] == 1 and not named["transposed"]
+        if not depthwise:
+            self._read(op, x, weight, bias, dim)
+        found = []
+        for label in self.interesting(returned[0]):
+            emitted = self._emitted(label, bias, axis)
+            if depthwise and varying(label) == (1,):
+                emitted = np.where(np.isnan(emitted), self._passed_on(op, x, weight, bias, label), emitted)
+            found.append((label, emitted))
+        self.set(out, found)
+
+    def _passed_on(self, op: Op, x: Value, weight: Value, bias: Value | None, label: Label) -> Numbers:
+        """What a depthwise convolution makes of a constant: zero, or without padding its multiple, and the bias."""
+        source = next((f for f in self.labels.get(x.id, []) if varying(f) == (1,)), None)
+        name = self.names.get(weight.id)
+        if source is None or name is None:
+            return np.full(label.shape, np.nan)
+        times = self.tensors[name].detach().double().flatten(1).sum(1).cpu().numpy()  # (O,)
+        held = np.repeat(self.of(x, source).ravel(), label.size // source.size)
+        if any(arguments(op)["padding"]):
+            held = np.where(held == 0, 0.0, np.nan)
+        return (held * times).reshape(label.shape) + self._shifts(label, bias).reshape(label.shape)
 
     def _emitted(self, label: Label, bias: Value | None, axis: int) -> Numbers:
+        """The bias, where the weights are zero."""
         if varying(label) != (axis,):
             return np.full(label.shape, np.nan)
+        return np.where(self.dead[label], self._shifts(label, bias).reshape(label.shape), np.nan)
+
+    def _shifts(self, label: Label, bias: Value | None) -> Numbers:
         shifts = np.zeros(label.size)
         if bias is not None:
             name = self.names.get(bias.id)
@@ -177,7 +155,7 @@ class _Following:
             shifts = self.tensors[name].detach().to("cpu", torch.float64).numpy().ravel() if known and name else (
                 np.full(label.size, np.nan)
             )  # fmt: skip
-        return np.where(self.dead[label], shifts.reshape(label.shape), np.nan)
+        return shifts
 
     def _attend(self, op: Op, name: str, returned: Sequence[Sequence[Label]]) -> None:
         """A product of activations: zero times anything is zero, and attention's weights add up to one."""
@@ -185,26 +163,34 @@ class _Following:
         attends = "attention" in name
         factors = [op.args[2]] if attends else list(op.inputs)
         for value in factors:
-            for label in self._interesting(self.labels.get(value.id, [])):
-                values = self._of(value, label)
+            for label in self.interesting(self.labels.get(value.id, [])):
+                values = self.of(value, label)
                 for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
                     if number == 0 or (attends and known.setdefault(channel, number) == number):
                         known[channel] = number
-        out = op.outputs[0]
-        self._set(out, [(f, _looked_up(known, f)) for f in self._interesting(returned[0])])
+        self.give_up(op, returned)
+        self.set(op.outputs[0], [(f, looked_up(known, f)) for f in self.interesting(returned[0])])
 
     def _read(self, op: Op, x: Value, weight: Value, bias: Value | None, dim: int) -> None:
-        for label in self._interesting(self.labels.get(x.id, [])):
+        for label in self.interesting(self.labels.get(x.id, [])):
             if label.shape[dim] == 1:
                 continue  # not summed over
-            values = self._of(x, label)
+            values = self.of(x, label)
             first = np.moveaxis(values, dim, -1).reshape(-1, label.shape[dim])
             same = (first == first[:1]).all(0)
             ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
             numbers = np.where(same, first[0], np.nan)
             name = self._reader(op, weight, bias, x.shape[dim])
-            exact = (numbers == 0) | (np.isfinite(numbers) & (name != ""))
+            exact = (numbers == 0) | (np.isfinite(numbers) & (name != "")) | self._ignored(weight, ids.size)
             self.found.reads.append(Read(name, self.units[ids], np.nan_to_num(numbers), exact))
+
+    def _ignored(self, weight: Value, inputs: int) -> NDArray[np.bool_]:
+        """(inputs,): which of them only zeros read."""
+        for label in self.labels.get(weight.id, []):
+            channels = np.unique(label)
+            if channels.size == inputs and self.coupling.read[channels].all():
+                return self.unread[channels]  # numbered in the order of the inputs
+        return np.zeros(inputs, bool)
 
     def _reader(self, op: Op, weight: Value, bias: Value | None, inputs: int) -> str:
         """The parameter whose layer can take up constants in its bias; "" where that would not be exact."""
@@ -229,15 +215,16 @@ class _Following:
         named, found = arguments(op), []
         x, dims = named["input"], len(op.outputs[0].shape)
         mean, var = named.get("running_mean"), named.get("running_var")
-        for label in self._interesting(labels):
+        for label in self.interesting(labels):
             if mean is None or var is None or label.shape[1] == 1:
                 continue
             column = np.arange(label.shape[1]).reshape([-1 if d == 1 else 1 for d in range(dims)])
             mu, spread = self._vector(mean, column, 0.0), self._vector(var, column, 1.0)
             scale = self._vector(named.get("weight"), column, 1.0)
             shift = self._vector(named.get("bias"), column, 0.0)
-            found.append((label, (self._of(x, label) - mu) / np.sqrt(spread + named["eps"]) * scale + shift))
-        self._set(op.outputs[0], found)
+            values = np.where(np.broadcast_to(scale == 0, label.shape), mu, self.of(x, label))  # a zero scale hides x
+            found.append((label, (values - mu) / np.sqrt(spread + named["eps"]) * scale + shift))
+        self.set(op.outputs[0], found)
 
     def _vector(self, value: Value | None, like: NDArray[np.int64], default: float) -> Numbers:
         if value is None:
@@ -253,23 +240,26 @@ class _Following:
         for value in op.inputs:
             if value.id in self.names and len(value.shape) == 2 and op.name in {"aten::t", "aten::transpose.int"}:
                 self.turned[op.outputs[0].id] = self.names[value.id]
-            for label in self._interesting(self.labels.get(value.id, [])):
-                values = self._of(value, label)
+            for label in self.interesting(self.labels.get(value.id, [])):
+                values = self.of(value, label)
                 for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
                     if known.setdefault(channel, number) != number:
                         known[channel] = math.nan
         for value, labels in zip(op.outputs, returned, strict=True):
-            self._set(value, [(f, _looked_up(known, f)) for f in self._interesting(labels)])
+            self.set(value, [(f, looked_up(known, f)) for f in self.interesting(labels)])
 
     def _pool(self, op: Op, name: str, labels: Sequence[Label]) -> None:
         """A constant stays what it is, save where zeros around the image are averaged in."""
         x = op.inputs[0]
-        padded = name.startswith("avg_pool") and any(np.ravel(arguments(op).get("padding") or 0))
+        named = arguments(op)
+        padded = name.startswith("avg_pool") and (
+            any(np.ravel(named.get("padding") or 0)) or named.get("divisor_override") is not None
+        )
         found = []
-        for label in self._interesting(labels):
-            values = self._of(x, label)
+        for label in self.interesting(labels):
+            values = self.of(x, label)
             found.append((label, np.where(values == 0, 0.0, np.nan) if padded else values))
-        self._set(op.outputs[0], found)
+        self.set(op.outputs[0], found)
 
     def _average(self, op: Op, labels: Sequence[Label]) -> None:
         x, out = op.inputs[0], op.outputs[0]
@@ -277,23 +267,23 @@ class _Following:
         dims = {d % max(len(x.shape), 1) for d in dims}
         keep = len(out.shape) == len(x.shape)
         found = []
-        for source in self._interesting(self.labels.get(x.id, [])):
+        for source in self.interesting(self.labels.get(x.id, [])):
             if dims & set(varying(source)):
-                self._spoil(x, [source])
+                self.spoil(x, [source])
                 continue
-            values = self._of(x, source)
+            values = self.of(x, source)
             left = values if keep else values.reshape([n for d, n in enumerate(values.shape) if d not in dims])
-            found += [(label, left) for label in self._interesting(labels) if label.shape == left.shape]
-        self._set(out, found)
+            found += [(label, left) for label in self.interesting(labels) if label.shape == left.shape]
+        self.set(out, found)
 
     def _elementwise(self, op: Op, labels: Sequence[Label]) -> None:
-        found = [(label, self._apply(op, label)) for label in self._interesting(labels)]
-        self._set(op.outputs[0], found)
+        found = [(label, self._apply(op, label)) for label in self.interesting(labels)]
+        self.set(op.outputs[0], found)
 
     def _apply(self, op: Op, label: Label) -> Numbers:
         """The operation itself, on one number a channel."""
-        operands = {value.id: self._of(value, label) for value in op.inputs}
-        args, kwargs = _with(op.args, operands), _with(dict(op.kwargs), operands)
+        operands = {value.id: self.of(value, label) for value in op.inputs}
+        args, kwargs = with_numbers(op.args, operands), with_numbers(dict(op.kwargs), operands)
         kwargs.pop("dtype", None)
         try:
             with torch.no_grad():
@@ -309,18 +299,3 @@ class _Following:
             zero = np.any([operand == 0 for operand in operands.values()], axis=0)
             values[np.broadcast_to(zero, values.shape)] = 0.0
         return values if values.shape == label.shape else np.full(label.shape, np.nan)
-
-
-def _looked_up(known: Mapping[int, float], label: Label) -> Numbers:
-    return np.array([known.get(channel, math.nan) for channel in label.ravel().tolist()]).reshape(label.shape)
-
-
-def _with(item: Any, operands: Mapping[int, Numbers]) -> Any:
-    """Arguments in which each tensor is its channels' constants."""
-    if isinstance(item, Value):
-        return torch.from_numpy(operands[item.id].copy())
-    if isinstance(item, tuple):
-        return tuple(_with(i, operands) for i in item)
-    if isinstance(item, dict):
-        return {key: _with(i, operands) for key, i in item.items()}
-    return item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,8 +38,10 @@ def fold_batch_norm(model: nn.Module, example_inputs: Any, *, verify: bool = Tru
         assert isinstance(one, nn.Linear | _ConvNd)
         assert isinstance(other, _BatchNorm)
         _fold(one, other)
-        parent, _, name = norm.rpartition(".")
-        setattr(folded.get_submodule(parent), name, nn.Identity())
+        for path, module in list(folded.named_modules(remove_duplicate=False)):
+            if module is other:  # under each of its names
+                parent, _, name = path.rpartition(".")
+                setattr(folded.get_submodule(parent), name, nn.Identity())
     if verify:
         result = check(network, folded, example_inputs)
         if not result.holds:
@@ -48,12 +51,17 @@ def fold_batch_norm(model: nn.Module, example_inputs: Any, *, verify: bool = Tru
 
 def _pairs(model: nn.Module, example_inputs: Any) -> list[tuple[str, str]]:
     """(layer, normalisation) where the second does nothing but read the first."""
-    ops = trace(model, example_inputs).ops
+    record = trace(model, example_inputs)
+    ops = record.ops
     modules = dict(model.named_modules())
     first = {id(module): path for path, module in reversed(modules.items())}
     runs = Counter(first[id(modules[op.module])] for op in ops if _makes(op) or _normalises(op))
-    readers = Counter(value.id for op in ops for value in op.inputs)
-    made = {op.outputs[0].id: op.module for op in ops if _makes(op)}
+    readers = Counter([*(value.id for op in ops for value in op.inputs), *(value.id for value in record.outputs)])
+    weights = {value.id: name for name, value in record.parameters.items()}
+    weights |= {
+        op.outputs[0].id: weights[op.inputs[0].id] for op in ops if op.name == "aten::t" and op.inputs[0].id in weights
+    }
+    made = {op.outputs[0].id: op.module for op in ops if _makes(op) and _plainly(op, weights)}
     found = []
     for op in ops:
         layer = made.get(op.inputs[0].id) if _normalises(op) and op.inputs else None
@@ -68,6 +76,12 @@ def _pairs(model: nn.Module, example_inputs: Any) -> list[tuple[str, str]]:
 
 def _makes(op: Op) -> bool:
     return op.name.partition(".")[0] in {"aten::convolution", "aten::addmm", "aten::mm", "aten::linear"}
+
+
+def _plainly(op: Op, weights: Mapping[int, str]) -> bool:
+    """Whether the layer's weight is read as it stands, not first computed from it."""
+    weight = op.args[-1] if op.name.partition(".")[0] in {"aten::mm", "aten::addmm"} else op.args[1]
+    return weights.get(weight.id) == f"{op.module}.weight".lstrip(".")
 
 
 def _normalises(op: Op) -> bool:

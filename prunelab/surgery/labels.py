@@ -58,7 +58,7 @@ def reshape(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
     """The label of a tensor of shape `old`, after it was viewed as `new`."""
     source: list[int] = []
     target: list[int] = []
-    for ins, outs in _aligned(old, new):
+    for ins, outs in aligned(old, new):
         if all(label.shape[dim] == 1 for dim in ins):
             source += [1] * len(ins)
             target += [1] * len(outs)
@@ -68,7 +68,7 @@ def reshape(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
     return np.broadcast_to(label, source).reshape(target)
 
 
-def _aligned(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def aligned(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Runs of dimensions of both shapes that hold the same elements: the smallest, from left to right."""
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -90,7 +90,7 @@ def splits(label: Label, old: Sequence[int], new: Sequence[int]) -> list[tuple[i
     """The runs of new dimensions, of more than one size above 1, into which a dimension the label varies with falls."""
     return [
         tuple(dim for dim in outs if new[dim] > 1)
-        for ins, outs in _aligned(old, new)
+        for ins, outs in aligned(old, new)
         if any(label.shape[dim] > 1 for dim in ins) and sum(new[dim] > 1 for dim in outs) > 1
     ]
 

@@ -81,6 +81,9 @@ class Plan:
             assert isinstance(layer, nn.MultiheadAttention)
             parent, _, name = path.rpartition(".")
             setattr(small.get_submodule(parent), name, SlimAttention.of(layer))
+        for encoder in small.modules() if self.replaced else ():
+            if isinstance(encoder, nn.TransformerEncoder):
+                encoder.use_nested_tensor = False  # padded batches as nested tensors are for the fused layer only
         for path, attribute, value in self.attributes:
             set_attribute(small, path, attribute, value)
         held = named_tensors(model)
@@ -96,6 +99,12 @@ class Plan:
         for name, cut in self.slices.items():
             if name not in tensors and name in self.caches:
                 continue
+            if name not in tensors or tuple(tensors[name].shape) != cut.shape:
+                found = tuple(tensors[name].shape) if name in tensors else "no tensor"
+                raise ValueError(
+                    f"{type(model).__name__} has {found} for {name!r}, where the plan was made for {cut.shape}: the "
+                    "plan is another network's"
+                )
             tensor = tensors[name]
             value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
             zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
@@ -133,10 +142,16 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of `to_dict`. Raises ValueError for anything else."""
-        if data.get("format") != _FORMAT:
-            raise ValueError(
-                f"this is no plan written by prunelab: its format is {data.get('format')!r}, not {_FORMAT!r}"
-            )
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
+            found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+            raise ValueError(f"this is no plan written by prunelab: its format is {found!r}, not {_FORMAT!r}")
+        try:
+            return cls._read(data)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"the plan is damaged: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> Plan:
         return cls(
             model=data["model"],
             slices={name: Slices.from_dict(cut) for name, cut in data["slices"].items()},

@@ -126,6 +126,8 @@ def rehearse(
             try:
                 return Rehearsed(small(*args, **kwargs), diverged=watch.diverged)
             except Exception as error:
-                at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
-                place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
+                # Where it took another path through the code, that is where it went wrong.
+                at = expected[watch.at][0] if watch.at < len(expected) else None
+                known = at is not None and (watch.mismatch is not None or watch.diverged)
+                place = followed.trace.ops[at].module if known and at is not None else watch.path_of(error)
                 return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")

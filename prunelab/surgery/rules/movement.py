@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunelab.surgery.follow import Follower, Rule, arguments
-from prunelab.surgery.labels import Label, compress, concatenate, lift, reshape, splits, spread, varying
+from prunelab.surgery.labels import Label, aligned, compress, concatenate, lift, reshape, splits, spread, varying
 from prunelab.trace import Op, Value
 
 
@@ -26,7 +26,28 @@ def view(run: Follower, op: Op) -> None:
         for dims in splits(label, source.shape, value.shape):
             _ask_for_boxes(run, moved, dims)
         labels.append(moved)
-    _move(run, op, value, labels)
+    more, elastic = _repeated(run, source, value)
+    run.set(value, [*labels, *more], zero=run.is_zero(source), of=[source], elastic=elastic)
+
+
+def _repeated(run: Follower, source: Value, value: Value) -> tuple[list[Label], list[int]]:
+    """Dimensions that the source fills by repeating itself: as such again, or, merged with others (a mask for every
+    head of every example), as channels of their own, so that what they meet can tell how many are wanted."""
+    repeated = {dim for dim, size in enumerate(source.shape) if size > 1} - {
+        dim for dim, size in enumerate(run.extent(source)) if size > 1
+    }
+    labels, elastic = list[Label](), list[int]()
+    for ins, outs in aligned(source.shape, value.shape) if repeated and 0 not in source.shape else []:
+        wide, broad = [d for d in ins if source.shape[d] > 1], [d for d in outs if value.shape[d] > 1]
+        if not repeated & set(wide):
+            continue
+        if set(wide) <= repeated:
+            elastic += broad
+        elif not any(set(wide) & set(varying(label)) for label in run.of(source)):
+            for dim in repeated & set(wide):
+                fresh = spread(run.ledger.new(source.shape[dim]), dim, len(source.shape))
+                labels.append(reshape(fresh, source.shape, value.shape))
+    return labels, elastic
 
 
 def _ask_for_boxes(run: Follower, label: Label, dims: Sequence[int]) -> None:

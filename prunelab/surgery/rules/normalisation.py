@@ -66,12 +66,13 @@ def softmax(run: Follower, op: Op) -> None:
 
 
 def weight_norm(run: Follower, op: Op) -> None:
-    """v · g / ‖v‖: a zeroed slice of v leaves the norm of the rest as it is."""
+    """v · g / ‖v‖: a zeroed slice of v leaves the norm of the rest as it is, but a whole zeroed row has none."""
     named = arguments(op)
     v, g, dim = named["v"], named["g"], named.get("dim", 0)
     for label in run.of(g):
         if varying(label) == (dim,) and (ids := run.along(v, dim)) is not None:
             run.ledger.tie(label.ravel(), ids)
+            run.freeze(ids, "weight normalisation divides by its norm, which would be zero")
     run.set(op.outputs[0], run.of(v), zero=True, of=[v, g])
     for extra in op.outputs[1:]:
         run.set(extra, [])

@@ -225,7 +225,10 @@ def grouped_mm(run: Follower, op: Op) -> None:
         return
     run.keep_dims(b, [0], "an index chooses among the experts")
     if a.shape[1] > 1:
-        run.same(run.along(a, 1), run.along(b, 1), _UNREAD)
+        reads = run.along(b, 1)
+        run.same(run.along(a, 1), reads, _UNREAD)
+        if reads is not None:
+            run.ledger.read(reads)
     made = run.along(b, 2)
     if made is not None:
         run.ledger.made(made)
@@ -287,7 +290,10 @@ def bilinear(run: Follower, op: Op) -> None:
         return
     for value, dim in ((x1, 1), (x2, 2)):
         if weight.shape[dim] > 1:
-            run.same(run.along(value, len(value.shape) - 1), run.along(weight, dim), _UNREAD)
+            reads = run.along(weight, dim)
+            run.same(run.along(value, len(value.shape) - 1), reads, _UNREAD)
+            if reads is not None:
+                run.ledger.read(reads)
     made = run.along(weight, 0)
     if made is not None:
         run.ledger.made(made)

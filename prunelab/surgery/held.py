@@ -1,0 +1,92 @@
+"""What is known of the constants in the tensors of a trace: one number for each position of a label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunelab.surgery.constants import Constants, Numbers
+from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.labels import Label, lift
+from prunelab.surgery.rebuild import named_tensors
+from prunelab.trace import Op, Value
+
+
+class Held:
+    """The numbers of every tensor of the trace: {value id: one array for each of its labels, of the label's shape}."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        coupling: Coupling,
+        gone: NDArray[np.bool_],
+        dead: NDArray[np.bool_],
+        unread: NDArray[np.bool_],
+    ) -> None:
+        self.model, self.coupling, self.gone, self.dead, self.unread = model, coupling, gone, dead, unread
+        self.tensors = named_tensors(model)
+        self.units = coupling.solution.unit_of
+        self.found = Constants()
+        self.numbers: dict[int, list[tuple[Label, Numbers]]] = {}
+        self.names: dict[int, str] = {}
+        self.labels: dict[int, list[Label]] = {}
+
+    def of(self, value: Value, label: Label) -> Numbers:
+        """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""
+        unknown = np.full(label.shape, np.nan)
+        name = self.names.get(value.id)
+        if name is not None and name in self.tensors:
+            held = self.tensors[name].detach()
+            if held.dim() > label.ndim or not (held.is_floating_point() or held.numel() == 1):
+                return unknown
+            array = lift(held.to("cpu", torch.float64).numpy(), label.ndim)
+            fits = all(a in (1, b) for a, b in zip(array.shape, label.shape, strict=True))
+            return np.broadcast_to(array, label.shape) if fits else unknown
+        for _, numbers in self.numbers.get(value.id, []):
+            lifted = lift(numbers, label.ndim)
+            if lifted.ndim == label.ndim and all(a in (1, b) for a, b in zip(lifted.shape, label.shape, strict=True)):
+                return np.broadcast_to(lifted, label.shape)
+        return unknown
+
+    def interesting(self, labels: Sequence[Label]) -> list[Label]:
+        return [label for label in labels if self.gone[self.units[label]].any()]
+
+    def set(self, value: Value, numbers: list[tuple[Label, Numbers]]) -> None:
+        self.numbers[value.id] = numbers
+
+    def spoil(self, value: Value, labels: Sequence[Label]) -> None:
+        """These channels are used in a way that is not followed: their constants must be zero."""
+        for label in self.interesting(labels):
+            values = self.of(value, label)
+            self.found.elsewhere.update(np.unique(self.units[label][values != 0]).tolist())
+
+    def give_up(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
+        """Not followed. Channels that come out again are unknown from here on; those that do not are lost."""
+        left = {int(u) for labels in returned for label in labels for u in np.unique(self.units[label])}
+        for value in op.inputs:
+            for label in self.interesting(self.labels.get(value.id, [])):
+                if not set(np.unique(self.units[label]).tolist()) <= left:
+                    self.spoil(value, [label])
+        for value in op.outputs:
+            self.numbers.pop(value.id, None)
+
+
+def looked_up(known: Mapping[int, float], label: Label) -> Numbers:
+    return np.array([known.get(channel, math.nan) for channel in label.ravel().tolist()]).reshape(label.shape)
+
+
+def with_numbers(item: Any, operands: Mapping[int, Numbers]) -> Any:
+    """Arguments in which each tensor is its channels' constants."""
+    if isinstance(item, Value):
+        return torch.from_numpy(operands[item.id].copy())
+    if isinstance(item, tuple):
+        return tuple(with_numbers(i, operands) for i in item)
+    if isinstance(item, dict):
+        return {key: with_numbers(i, operands) for key, i in item.items()}
+    return item
