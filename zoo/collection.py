@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from zoo import from_timm, from_torchvision, from_transformers, odd, plain
@@ -29,6 +30,7 @@ def find(names: Sequence[str]) -> list[Architecture]:
             listed = everything()
             matches = [a for a in listed if a.name == name] or [a for a in listed if name in a.name]
             if not matches:
-                raise ValueError(f"no architecture is called {name!r}; there are {', '.join(a.name for a in listed)}")
+                near = difflib.get_close_matches(name, [a.name for a in listed], n=5, cutoff=0.3)
+                raise ValueError(f"no architecture is called {name!r}; near it: {', '.join(near) or 'none'}")
         found.update((architecture.name, architecture) for architecture in matches)
     return list(found.values())

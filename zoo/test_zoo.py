@@ -23,6 +23,7 @@ ARCHITECTURES = [
     *(a for collection in (from_torchvision, from_timm, from_transformers) for a in collection.architectures()),
 ]
 MEDIAN = 0.35
+SOON_DONE = ("hf_llama", "hf_mixtral")  # Torch-Pruning gives nothing in 90 seconds
 OF_THE_PEER = 0.95
 ROWS: dict[str, dict[str, Any]] = {}
 
@@ -30,9 +31,11 @@ ROWS: dict[str, dict[str, Any]] = {}
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 def test_removed_equals_masked(architecture: Architecture) -> None:
-    theirs = peer(architecture.name)
-    ROWS[architecture.name] = coverage.row(architecture, check(architecture), theirs)
-    ours = ROWS[architecture.name]["removed"]
+    outcome, theirs = check(architecture), peer(architecture.name)
+    ROWS[architecture.name] = coverage.row(architecture, outcome, theirs)
+    ours = outcome.removed
+    if architecture.name in SOON_DONE:
+        assert outcome.forwards <= 10
     if architecture.batch_normalised and theirs.runs and theirs.removed is not None:
         assert ours >= OF_THE_PEER * theirs.removed, f"{ours:.1%} went, with Torch-Pruning {theirs.removed:.1%}"
 
