@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prunelab.evaluate.extras import extra
 from prunelab.evaluate.interval import Interval, t_interval
+from prunelab.evaluate.table import html_lines, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,17 +115,10 @@ class Sensitivity:
 
     def _repr_html_(self) -> str:
         """The mean scores as a table: a row a layer, a column a sparsity; a dash where nothing was removed."""
-        head = "".join(f'<th scope="col">{level:g}</th>' for level in self._levels())
-        rows = []
-        for layer in self.parameters:
-            cells = "".join(f"<td>{self._shown(layer, level)}</td>" for level in self._levels())
-            rows.append(f'<tr><th scope="row" style="text-align:left">{html.escape(layer)}</th>{cells}</tr>')
-        return (
-            '<div role="region" aria-label="Sensitivity" tabindex="0" style="overflow-x:auto"><table class="dataframe">'
-            f"<caption>{html.escape(repr(self))}</caption>"
-            f'<thead><tr><th scope="col" style="text-align:left">layer, sparsity</th>{head}</tr></thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div>"
-        )
+        levels = self._levels()
+        rows = [[layer, *(self._shown(layer, level) for level in levels)] for layer in self.parameters]
+        headings = ["layer", *(f"{level:g}" for level in levels)]
+        return html_lines([f"{self!r}. By sparsity:"]) + html_table(headings, rows, label="Sensitivity", left=1)
 
     # --- the readings --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from prunelab.evaluate.cell import Cell, Outcome
 from prunelab.evaluate.extras import extra
 from prunelab.evaluate.interval import Interval, t_interval
 from prunelab.evaluate.method import Arm
+from prunelab.evaluate.table import html_lines, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,18 +148,14 @@ class Sweep:
     def _repr_html_(self) -> str:
         """The means with their 95 % intervals as a table: a row an arm, a column a sparsity."""
         value = self.values[0] if self.values else None
-        head = "".join(f'<th scope="col">{level:g}</th>' for level in self._levels())
-        body = []
-        for arm in self.arms:
-            cells = "".join(f"<td>{self._shown(arm, level, value)}</td>" for level in self._levels())
-            body.append(f'<tr><th scope="row" style="text-align:left">{html.escape(label(arm))}</th>{cells}</tr>')
-        caption = f"{self!r}. {value or 'No value'}: mean ± half of the 95 % confidence interval"
-        return (
-            f'<div role="region" aria-label="Sweep" tabindex="0" style="overflow-x:auto"><table class="dataframe">'
-            f"<caption>{html.escape(caption)}</caption>"
-            f'<thead><tr><th scope="col" style="text-align:left">sparsity</th>{head}</tr></thead>'
-            f"<tbody>{''.join(body)}</tbody></table></div>"
-        )
+        levels = self._levels()
+        rows = [
+            [arm.name, arm.granularity, arm.scope, *(self._shown(arm, level, value) for level in levels)]
+            for arm in self.arms
+        ]
+        said = [f"{self!r}. {value or 'No value'}, by sparsity: mean ± half of the 95 % confidence interval"]
+        headings = ["method", "granularity", "scope", *(f"{level:g}" for level in levels)]
+        return html_lines(said) + html_table(headings, rows, label="Sweep", left=3)
 
     # --- the cells -----------------------------------------------------------------------------------------------
 
@@ -190,11 +186,6 @@ class Sweep:
         if value is not None and value not in self.values:
             raise ValueError(f"nothing called {value!r} was scored; there is {', '.join(self.values)}")
         return self.values[0] if value is None else value
-
-
-def label(arm: Arm) -> str:
-    """The arm's name, and where it prunes."""
-    return ", ".join(filter(None, [arm.name, arm.granularity, "" if arm.scope == "global" else arm.scope]))
 
 
 def _numbers(outcomes: Iterable[Outcome], value: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
 from prunelab.evaluate.chart import INK, Chart, chart, looks, style
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from prunelab.evaluate.runtime_result import SparseRuntime
+
+
+class _Times(LogFormatter):
+    """0.5×, 2×: the ticks that a logarithmic axis names, those between its decades too where it spans few."""
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        return f"{value:g}×" if super().__call__(value, position) else ""
 
 
 def draw(found: SparseRuntime) -> Chart:
@@ -54,7 +62,8 @@ def _draw_panel(axes: Axes, found: SparseRuntime, layer: str) -> str:
         points = ", ".join(f"{run.speedup:.2g} at {run.sparsity:g}" for run in runs)
         said.append(f"{way} {points}, {'never faster' if start is None else f'faster from {start:.2g}'}")
     axes.set(title=layer, ylabel="speedup over dense", yscale="log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.yaxis.set_major_formatter(_Times())
+    axes.yaxis.set_minor_formatter(_Times())
     axes.set_xticks(places, [f"{s:g}" for s in sparsities])
     axes.grid(axis="y")
     return "; ".join(said)

@@ -29,15 +29,15 @@ def html_table(headings: Row, rows: Iterable[Row], *, label: str, left: int, tot
     On a narrow screen the table scrolls by itself; the focus lets the keyboard scroll.
     """
 
-    def align(column: int) -> str:
-        return f'style="text-align:{"left" if column < left else "right"}"'
+    def look(column: int) -> str:
+        return f'style="padding:0.2em 0.6em;text-align:{"left" if column < left else "right"}"'
 
     def drawn(row: Row) -> str:
         name, *rest = map(escape, row)
-        cells = "".join(f"<td {align(i)}>{cell}</td>" for i, cell in enumerate(rest, start=1))
-        return f'<tr><th scope="row" style="text-align:left">{name}</th>{cells}</tr>'
+        cells = "".join(f"<td {look(i)}>{cell}</td>" for i, cell in enumerate(rest, start=1))
+        return f'<tr><th scope="row" {look(0)}>{name}</th>{cells}</tr>'
 
-    head = "".join(f'<th scope="col" {align(i)}>{escape(h)}</th>' for i, h in enumerate(headings))
+    head = "".join(f'<th scope="col" {look(i)}>{escape(h)}</th>' for i, h in enumerate(headings))
     label = escape(label, quote=True)
     return (
         f'<div role="region" aria-label="{label}" tabindex="0" style="overflow-x:auto">'

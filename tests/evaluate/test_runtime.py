@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -308,6 +309,19 @@ def test_as_a_plot() -> None:
     # The circle stands where the line crosses 1: half way between the two sparsities.
     circles = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_markersize() == 13]
     assert [pytest.approx([0.5, 1.0])] in circles
+
+
+@pytest.mark.parametrize(("slowest", "fastest"), [(0.6, 2.0), (0.02, 50.0)])
+def test_every_label_of_the_speedup_axis_is_a_plain_number(slowest: float, fastest: float) -> None:
+    pytest.importorskip("matplotlib")
+    figure = result([(0.5, slowest, slowest * 0.9), (0.9, fastest, fastest * 0.9)]).plot()
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_ylim()
+    ticks = [*figure.axes[0].yaxis.get_major_ticks(), *figure.axes[0].yaxis.get_minor_ticks()]
+    labels = {t.label1.get_text() for t in ticks if low <= t.get_loc() <= high} - {""}
+    assert "1×" in labels
+    assert len(labels) >= 3
+    assert all(re.fullmatch(r"[\d.]+×", label) for label in labels), labels
 
 
 def test_the_same_seed_makes_the_same_layers(timed: list[list[str]]) -> None:

@@ -337,7 +337,7 @@ def test_a_layer_too_small_to_be_pruned_is_not_the_most_robust() -> None:
     model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 8))
     found = sensitivity(model, lambda net: 1.0, sparsities=[0.1, 0.2], granularity=Filter(), **QUIET)
     assert found.threshold(0.5) == {"0.weight": 0.0, "2.weight": 0.2}
-    assert found._repr_html_().count("<td>–</td>") == 2
+    assert found._repr_html_().count(">–</td>") == 2
     assert "0.weight: nothing could be removed" in found.plot().prunelab_alt
 
 
@@ -374,7 +374,7 @@ def test_the_table_escapes_names() -> None:
     shown = readings({"<b>": [(0.5, 0.5, 0.9)]})._repr_html_()
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
-    assert "<td>0.900</td>" in shown
+    assert '<td style="padding:0.2em 0.6em;text-align:right">0.900</td>' in shown
 
 
 # --- bad arguments ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import re
 import runpy
 import signal
 import subprocess
@@ -695,6 +696,19 @@ def test_the_table_shows_means_and_escapes_names() -> None:
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
     assert str(result.interval(result.arms[1], 0.5)) in shown
+
+
+def test_the_table_names_method_granularity_and_scope_apart() -> None:
+    shown = small({"largest": Method(granularity=Filter(), scope="local")}, sparsities=[0.5])._repr_html_()
+    assert re.findall(r"<th [^>]*>([^<]*)</th>", shown) == [
+        "method", "granularity", "scope", "0.5", "dense", "largest", "random",
+    ]  # fmt: skip
+    rows = [re.findall(r"text-align:(\w+)\">([^<]*)</t[hd]>", row) for row in shown.split("<tr>")[2:]]
+    assert [[text for _, text in row[:3]] for row in rows] == [
+        ["dense", "", ""], ["largest", "Filter()", "local"], ["random", "Filter()", "local"],
+    ]  # fmt: skip
+    assert {tuple(side for side, _ in row) for row in rows} == {("left", "left", "left", "right")}
+    assert shown.count("padding:0.2em 0.6em") == 16  # or the columns touch on the page
 
 
 def test_more_methods_than_colours() -> None:
