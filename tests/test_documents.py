@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,36 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_example_prints_what_the_readme_shows() -> None:
-    code = blocks(README, "python")[0]
-    shown = README.split("prints\n\n```\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == shown
+def test_the_readmes_examples_print_what_the_readme_shows(tmp_path: Path) -> None:
+    """The second goes on from the first, and leaves its files where it runs."""
+    code = "".join(blocks(README, "python")[:2])
+    shown = [part.split("```")[0] for part in README.split("prints\n\n```\n")[1:]]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
+    )
+    assert len(shown) == 2
+    assert done.stdout == "".join(shown)
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "small.pt"}
+
+
+def test_the_readmes_small_network_is_the_masked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for code in blocks(README, "python")[:2]:
+        exec(code, names)
+    inputs = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    outputs = [names[name](inputs) for name in ("model", "again")] + [names["small"].model(inputs)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(outputs[1], outputs[2], rtol=0, atol=0)
+    trained = {id(p) for group in names["optimizer"].param_groups for p in group["params"]}
+    assert trained == {id(p) for p in names["small"].model.parameters()}
+
+
+def test_the_readme_says_of_the_zoo_what_its_table_says() -> None:
+    rows = json.loads((ROOT / "zoo" / "coverage.json").read_text())
+    count, median = re.search(r"Of (\d+) architectures.*?lost\s+(\d+) %", README, re.DOTALL).groups()
+    assert int(count) == len(rows)
+    assert float(median) == pytest.approx(100 * statistics.median(row["removed"] for row in rows), abs=0.5)
 
 
 def test_the_criterion_of_the_guide_works_as_it_says() -> None:
@@ -44,7 +70,10 @@ def test_the_criterion_of_the_guide_works_as_it_says() -> None:
         prunelab.prune(layer, 0.5, criterion=names["Spread"]())
 
 
-def test_the_readmes_gradual_pruning_ends_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_gradual_pruning_ends_as_it_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     for code in blocks(README, "python"):
         exec(code, names)
@@ -90,7 +119,7 @@ def test_no_placeholder_is_left(text: str) -> None:
 def test_every_path_that_is_named_exists(text: str) -> None:
     planned = {"prunelab/criteria/spread.py", "tests/criteria/test_spread.py", "book/methods/scope.md"}
     planned |= {"prunelab/exercises/granularity/sparsity.py"}
-    for path in re.findall(r"`((?:prunelab|book|tests|benchmarks)/[\w/.-]+)`", text):
+    for path in re.findall(r"`((?:prunelab|book|tests|benchmarks|zoo)/[\w/.-]+)`", text):
         assert path in planned or (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w/.-]+)\)", text):
         assert (ROOT / path).exists(), path
