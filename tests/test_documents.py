@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,25 @@ def test_the_readmes_gradual_pruning_ends_as_it_says(
     assert accuracy > 0.8
 
 
+def test_the_rule_of_the_guide_works_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is needed: without it, the channels stay."""
+    import prunelab
+    from prunelab.surgery.rules import RULES
+
+    names: dict = {"torch": torch, "prunelab": prunelab}
+    exec(blocks(CONTRIBUTING, "python")[1], names)
+    (test,) = re.findall(r"^   ```python\n(.*?)^   ```$", CONTRIBUTING, flags=re.MULTILINE | re.DOTALL)
+    exec(textwrap.dedent(test), names)
+    with pytest.raises(AssertionError):
+        names["test_a_triangle"]()
+    for name, rule in names["RULES"].items():
+        monkeypatch.setitem(RULES, name, rule)
+    names["test_a_triangle"]()
+
+
 def test_the_exercise_of_the_guide_works_as_it_says() -> None:
     names: dict = {}
-    exec(blocks(CONTRIBUTING, "python")[1], names)
+    exec(blocks(CONTRIBUTING, "python")[2], names)
     question = names["QUESTION"]
 
     def answer(source: str) -> object:
@@ -118,7 +135,7 @@ def test_no_placeholder_is_left(text: str) -> None:
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_every_path_that_is_named_exists(text: str) -> None:
     planned = {"prunelab/criteria/spread.py", "tests/criteria/test_spread.py", "book/methods/scope.md"}
-    planned |= {"prunelab/exercises/granularity/sparsity.py"}
+    planned |= {"prunelab/exercises/granularity/sparsity.py", "prunelab/surgery/rules/triangles.py"}
     for path in re.findall(r"`((?:prunelab|book|tests|benchmarks|zoo)/[\w/.-]+)`", text):
         assert path in planned or (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w/.-]+)\)", text):
