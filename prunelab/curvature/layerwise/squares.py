@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunelab.curvature.layerwise.damping import factor
 
-_MEMORY = 1 << 27  # bytes for the systems that are solved side by side; one row at least
+_MEMORY = 1 << 26  # bytes for the systems that are solved side by side; one row at least
 
 
 def least_squares(weight: Tensor, hessian: Tensor, noise: float, mask: Tensor) -> Tensor:

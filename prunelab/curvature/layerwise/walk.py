@@ -103,5 +103,5 @@ class Walk:
     def _close(self, stage: nn.Module, calls: Sequence[Arguments | None]) -> None:
         """The stage is done: what it puts out now takes its place in the network."""
         outputs = [None if call is None else stage(*call[0], **call[1]) for call in calls]
-        # Copies: what comes behind it may write to them.
+        # Copies: whatever reads them may write to them too.
         stage.forward = lambda *_, **__: map_tensors(Tensor.clone, outputs[self._now])
