@@ -64,7 +64,7 @@ def _global_counts(bundles: Sequence[Label], scores: NDArray[np.float64], sparsi
 def _allowed(rows: int, count: int, units: int, width: int, limits: Limits) -> int:
     """At most `count` rows of `units` units each, so that what stays keeps the limits."""
     step = limits.multiple_of // math.gcd(limits.multiple_of, max(units * width, 1))
-    left = max(rows - count, min(rows, max(limits.minimum, 1)))
+    left = max(rows - count, min(rows, math.ceil(max(limits.minimum, 1) / max(units, 1))))
     left = min(math.ceil(left / step) * step, rows)
     return rows - left
 

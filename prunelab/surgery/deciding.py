@@ -98,13 +98,15 @@ def by_zeros(model: nn.Module, asked: Asked) -> Callable[[Coupling], Chosen]:
         candidates = np.zeros_like(units)
         candidates[solution.unit_of[zero]] = True
         keep, dead, unread = ~(candidates & units), zero & coupling.made, zero & coupling.read
+        held = np.zeros_like(units)
         while True:
             found = find_constants(model, coupling, ~keep, dead, unread)
             stuck = found.unfoldable(~keep)
             back = stuck & ~unmade if asked.constants == "zero" else stuck
+            held |= back & unmade
             settled = settle(coupling, _limited(coupling, keep | back, asked.limits), np.zeros(keep.size))
             if (settled == keep).all():
-                return _chosen(model, found, ~keep, stuck)
+                return _chosen(model, found, ~keep, stuck, held)
             keep = settled
 
     return decide
@@ -140,21 +142,34 @@ def _zero_channels(coupling: Coupling, tensors: dict[str, Tensor]) -> NDArray[np
 
 def with_constants(model: nn.Module, coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
     """Add to biases what removed channels contributed; where that is not exact, keep the channel or zero it."""
-    none = np.zeros(coupling.made.size, bool)
+    none, held = np.zeros(coupling.made.size, bool), np.zeros(keep.size, bool)
     while True:
         gone = ~keep
         found = find_constants(model, coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
         stuck = found.unfoldable(gone)
         if asked.constants == "zero" or not stuck.any():
-            return _chosen(model, found, gone, stuck)
+            return _chosen(model, found, gone, stuck, held)
+        held |= stuck
         keep = settle(coupling, keep | stuck, asked.scores)
 
 
-def _chosen(model: nn.Module, found: Constants, gone: NDArray[np.bool_], stuck: NDArray[np.bool_]) -> Chosen:
-    notes: tuple[str, ...] = ()
+def _chosen(
+    model: nn.Module,
+    found: Constants,
+    gone: NDArray[np.bool_],
+    stuck: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+) -> Chosen:
+    why = (
+        "cannot be added to a bias exactly (a zero-padded convolution, or an operation that is not followed, reads "
+        "them)"
+    )
+    notes = []
     if stuck.any():
-        notes = (
-            f"the constants of {np.count_nonzero(stuck)} removed units cannot be added to a bias exactly (a "
-            "zero-padded convolution, or an operation that is not followed, reads them): they are set to zero",
+        notes.append(f"the constants of {np.count_nonzero(stuck)} removed units {why}: they are set to zero")
+    if held.any():
+        notes.append(
+            f"{np.count_nonzero(held)} units without weights stay, because their constants {why}; constants='zero' "
+            "removes them"
         )
-    return Chosen(~gone, found.biases(model, gone & ~stuck), notes)
+    return Chosen(~gone, found.biases(model, gone & ~stuck), tuple(notes))

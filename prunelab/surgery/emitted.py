@@ -72,6 +72,7 @@ class _Following(Held):
         for followed in self.coupling.followed[:1]:
             self.numbers, self.names = {}, dict(followed.names)
             self.turned: dict[int, str] = {}  # transposes of weights
+            self.views: dict[int, set[int]] = {}  # a view → the tensors that share its memory
             self.labels = {i: self.coupling.tensors[name] for i, name in followed.names.items()}
             for number, op in enumerate(followed.trace.ops):
                 if number not in followed.idle:
@@ -95,6 +96,8 @@ class _Following(Held):
             self._pool(op, name, returned[0])
         elif name in {"mean", "amax", "amin"}:
             self._average(op, returned[0])
+        elif self._writes_into_a_part(op):
+            self._overwritten(op)
         elif torch.Tag.pointwise in getattr(op.func, "tags", ()) or name in {"clone", "detach", "alias", "_to_copy"}:
             self._elementwise(op, returned[0])
         else:
@@ -157,6 +160,16 @@ class _Following(Held):
             )  # fmt: skip
         return shifts
 
+    def _writes_into_a_part(self, op: Op) -> bool:
+        writes = any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
+        return writes and bool(op.outputs) and op.outputs[0].id in self.views
+
+    def _overwritten(self, op: Op) -> None:
+        """What lies in memory under a view changes in a way that is not followed."""
+        for identity in self.views[op.outputs[0].id]:
+            self.numbers.pop(identity, None)
+        self.numbers.pop(op.outputs[0].id, None)
+
     def _attend(self, op: Op, name: str, returned: Sequence[Sequence[Label]]) -> None:
         """A product of activations: zero times anything is zero, and attention's weights add up to one."""
         known: dict[int, float] = {}
@@ -168,6 +181,10 @@ class _Following(Held):
                 for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
                     if number == 0 or (attends and known.setdefault(channel, number) == number):
                         known[channel] = number
+        for value in op.inputs if not attends else ():
+            for label in self.interesting(self.labels.get(value.id, [])):
+                if not any(np.isin(label, out).any() for labels in returned for out in labels):
+                    self.spoil(value, [label])  # summed over
         self.give_up(op, returned)
         self.set(op.outputs[0], [(f, looked_up(known, f)) for f in self.interesting(returned[0])])
 
@@ -236,6 +253,10 @@ class _Following(Held):
 
     def _move(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
         """Channels keep their constants wherever they are moved to."""
+        if any(a.alias_info is not None for a in op.func._schema.arguments):
+            for value in op.outputs:
+                source = op.inputs[0].id
+                self.views[value.id] = {source, *self.views.get(source, ())}
         known: dict[int, float] = {}
         for value in op.inputs:
             if value.id in self.names and len(value.shape) == 2 and op.name in {"aten::t", "aten::transpose.int"}:

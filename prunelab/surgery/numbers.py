@@ -102,7 +102,7 @@ class Numbers:
     def _integers(self, path: str) -> list[tuple[str, int]]:
         """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
         module = self._modules.get(path)
-        if module is None or isinstance(module, _KNOWN):
+        if module is None or (isinstance(module, _KNOWN) and next(module.parameters(), None) is not None):
             return []
         found: list[tuple[str, int]] = []
         for name, value in vars(module).items():

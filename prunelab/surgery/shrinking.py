@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,7 +140,7 @@ def shrink(
             if len(paths) == _PATHS:
                 raise NotEqual(f"on inputs like the examples the smaller network fails: {other}") from other
             paths.append(other.inputs)
-    if verify and masks is not None and how == "keep":
+    if verify and removes_dead and exact and how == "keep":
         _same_as(network, built, example_inputs)
     return Shrunk(built.model, built.plan, built.check, original)
 
@@ -180,6 +181,8 @@ def _same_as(network: nn.Module, built: Built, example_inputs: Any) -> None:
 def _excluded(model: nn.Module, exclude: Exclude | None) -> list[str]:
     """Names of parameters; a module's name stands for all its parameters."""
     modules = {path for path, _ in model.named_modules()}
+    if exclude is not None and not isinstance(exclude, str | Iterable) and not callable(exclude):
+        excluded(exclude, {})  # raises, and says what would work
     several = [exclude] if isinstance(exclude, str) or callable(exclude) else list(exclude or ())
     named = [f"{one}.*" if isinstance(one, str) and one in modules else one for one in several]
     return sorted(excluded(named, named_parameters(model)))

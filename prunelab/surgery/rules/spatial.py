@@ -23,7 +23,6 @@ _POOLS = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "mkldnn_adaptive_avg_pool2d",
-    "fractional_max_pool2d",
 ]
 _RESIZES = [
     "upsample_nearest1d",
