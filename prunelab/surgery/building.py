@@ -148,11 +148,7 @@ def _of_kept_rows(
     held, found = dict(model.named_parameters()), {}
     for name, values in biases.items():
         like = slices.get(name if name in held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
-        stays = np.ones(len(values), bool)
-        for cut in like.cuts if like is not None else ():
-            if cut.dims == (0,):
-                stays = cut.mask(1)
-        left = np.where(stays, values, 0.0)
+        left = np.array(values) if like is None else np.where(like.rows(), values, 0.0)
         if left.any():
             found[name] = tuple(left.tolist())
     return found
@@ -164,7 +160,7 @@ def _added(model: nn.Module, biases: Mapping[str, tuple[float, ...]], slices: Ma
     for name, values in biases.items():
         if name not in held:
             cut = slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
-            count += len(values) if cut is None else cut.left[0]
+            count += len(values) if cut is None else int(cut.rows().sum())
     return count
 
 

@@ -61,11 +61,18 @@ def _pairs(model: nn.Module, example_inputs: Any) -> list[tuple[str, str]]:
     weights |= {
         op.outputs[0].id: weights[op.inputs[0].id] for op in ops if op.name == "aten::t" and op.inputs[0].id in weights
     }
+    uses = Counter(
+        weights[value.id] for op in ops if op.name != "aten::t" for value in op.inputs if value.id in weights
+    )
     made = {op.outputs[0].id: op.module for op in ops if _makes(op) and _plainly(op, weights)}
     found = []
     for op in ops:
         layer = made.get(op.inputs[0].id) if _normalises(op) and op.inputs else None
-        if layer is None or readers[op.inputs[0].id] > 1 or runs[layer] > 1 or runs[op.module] > 1:
+        if (
+            layer is None
+            or readers[op.inputs[0].id] > 1
+            or max(runs[layer], runs[op.module], uses[f"{layer}.weight"]) > 1
+        ):
             continue
         one, other = modules[layer], modules[op.module]
         plain = isinstance(one, nn.Linear | _ConvNd) and "weight" in one._parameters and "bias" in one._parameters

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -80,7 +81,10 @@ class Plan:
             layer = small.get_submodule(path)
             assert isinstance(layer, nn.MultiheadAttention)
             parent, _, name = path.rpartition(".")
-            setattr(small.get_submodule(parent), name, SlimAttention.of(layer))
+            if path:
+                setattr(small.get_submodule(parent), name, SlimAttention.of(layer))
+            else:
+                small = SlimAttention.of(layer)
         for encoder in small.modules() if self.replaced else ():
             if isinstance(encoder, nn.TransformerEncoder):
                 encoder.use_nested_tensor = False  # padded batches as nested tensors are for the fused layer only
@@ -115,10 +119,7 @@ class Plan:
     def _left(self, name: str, values: tuple[float, ...], held: bool) -> tuple[float, ...]:
         """The constants of the channels that stay; a bias that is new has the rows of its layer's weight."""
         like = self.slices.get(name if held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
-        for cut in like.cuts if like is not None else ():
-            if cut.dims == (0,) and cut.sizes == (len(values),):
-                return tuple(values[i] for i in cut.kept)
-        return values
+        return values if like is None else tuple(np.array(values)[like.rows()].tolist())
 
     # --- files ---------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ def _fits(want: tuple[int | None, ...] | None, have: tuple[int, ...]) -> bool:
 
 
 def inside(module: str, paths: Sequence[str]) -> bool:
-    return any(module == path or module.startswith(f"{path}.") for path in paths)
+    return any(not path or module == path or module.startswith(f"{path}.") for path in paths)
 
 
 def rehearse_shapes(

@@ -114,7 +114,7 @@ def shrink(
             dimensions of heads. `check.error` then says how much the outputs changed.
         constants: a removed channel may emit a constant (its bias, the shift of its normalisation). It is added to the
             biases of the layers that read it where that is exact. Elsewhere (a zero-padded convolution reads it):
-            "keep" keeps the channel (the default with masks), "zero" sets the constant to zero (the default otherwise).
+            "keep" keeps the channel (the default with masks, where exact), "zero" sets the constant to zero.
         verify: False skips the comparison (not the trial run).
 
     Raises:
@@ -127,7 +127,7 @@ def shrink(
     removes_dead = sparsity is None and budget is None
     original, network = network, masked_copy(network, masks) if masks is not None else network
     left_out = _excluded(network, exclude)
-    how: Literal["keep", "zero"] = constants or ("keep" if removes_dead else "zero")
+    how: Literal["keep", "zero"] = constants or ("keep" if removes_dead and exact else "zero")
     paths: list[Any] = []
     while True:
         coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths)

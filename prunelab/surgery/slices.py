@@ -60,6 +60,14 @@ class Slices:
                 sizes[dim] = size
         return tuple(sizes)
 
+    def rows(self) -> NDArray[np.bool_]:
+        """(shape[0],): which positions along the first dimension keep anything."""
+        stays = np.ones(self.shape[0], bool)
+        for cut in self.cuts:
+            if 0 in cut.dims:
+                stays &= cut.mask(len(self.shape)).any(axis=tuple(range(1, len(self.shape))))
+        return stays
+
     def keep(self, tensor: Tensor) -> Tensor:
         """What stays, as a new tensor of shape `left`. Raises ValueError for a tensor of another shape."""
         self._check(tensor)
