@@ -56,7 +56,8 @@ class Numbers:
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
-        asked, certain = _asked(coupling, keep), _certain(coupling)
+        bare = {path for path, module in self._modules.items() if isinstance(module, nn.LayerNorm | nn.RMSNorm)}
+        asked, certain = _asked(coupling, keep, bare), _certain(coupling)
         wanted: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for path, sizes in asked.items():
             for attribute, value in self._integers(path):
@@ -155,26 +156,27 @@ def _certain(coupling: Coupling) -> dict[str, list[bool]]:
     return found
 
 
-def _asked(coupling: Coupling, keep: NDArray[np.bool_]) -> dict[str, list[Sizes]]:
-    """{module: the sizes that each of its operations is called with, in order}."""
+def _asked(coupling: Coupling, keep: NDArray[np.bool_], bare: set[str]) -> dict[str, list[Sizes]]:
+    """{module: the sizes that each of its operations is called with, in order}. In modules that are `bare`
+    of literals (a normalisation checks the size of what it gets) every size counts."""
     found: defaultdict[str, list[Sizes]] = defaultdict(list)
     for followed in coupling.followed:
         for number, op in enumerate(followed.trace.ops):
-            found[op.module].append(_sizes(followed, number, coupling, keep))
+            found[op.module].append(_sizes(followed, number, coupling, keep, op.module in bare))
     return dict(found)
 
 
-def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np.bool_]) -> Sizes:
+def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np.bool_], every: bool = False) -> Sizes:
     """The sizes among an operation's arguments, before and after."""
     op = followed.trace.ops[number]
     literals = set(all_of(int, (op.args, op.kwargs)))
-    if not literals:
+    if not literals and not every:
         return []
     pairs: Sizes = []
     for value, labels in zip(op.outputs, followed.returned[number], strict=True):
         after = coupling.shape_after(value.shape, labels, keep) if labels else value.shape
         if after is not None:
-            pairs += [(old, new) for old, new in zip(value.shape, after, strict=True) if old in literals]
+            pairs += [(old, new) for old, new in zip(value.shape, after, strict=True) if every or old in literals]
     cut = followed.cuts.get(number)
     return list(dict.fromkeys(pairs + (_bounds(op, cut, coupling, keep) if cut is not None else [])))
 

@@ -286,7 +286,7 @@ def test_state_of_another_shape_is_refused_and_nothing_changes() -> None:
     model, optimizer = trained(lambda p: torch.optim.Adafactor(p, lr=0.01))
     small = prunelab.shrink(model, batches(1)[0][0], sparsity=0.5)
     before = snapshot(optimizer)
-    with pytest.raises(ValueError, match=r"row_var|col_var|shape"):
+    with pytest.raises(ValueError, match=r"(row_var|col_var).*new optimizer"):
         small.carry(optimizer)
     assert unchanged(before, snapshot(optimizer))
     train(model, optimizer, batches(1))  # it still trains the original

@@ -199,7 +199,6 @@ def test_gradients_and_data_decide() -> None:
     assert rows_left(model, small.model) == [1, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="a network that is an attention layer itself cannot be replaced")
 def test_whole_heads_go_and_compete_as_one() -> None:
     torch.manual_seed(0)
     model = nn.MultiheadAttention(12, 4, batch_first=True)

@@ -350,7 +350,6 @@ def test_a_channel_that_something_else_reads_stays(extra: Any) -> None:
     torch.testing.assert_close(small.model(x * 7), model(x * 7))
 
 
-@pytest.mark.xfail(strict=True, reason="the new bias has the size of before")
 def test_a_grouped_layer_without_a_bias_gets_one_of_its_size() -> None:
     """Its weight is cut along two dimensions at once; the new bias has the rows that stay."""
     torch.manual_seed(0)

@@ -136,8 +136,7 @@ STAYS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="another reader of the weight is not seen"))
-     if name == "weight_elsewhere" else name for name in STAYS],
+    STAYS,
 )  # fmt: skip
 def test_what_must_not_be_folded_stays(name: str, verify: bool) -> None:
     model = randomise(STAYS[name]())

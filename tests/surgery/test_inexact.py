@@ -37,8 +37,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="its normalized_shape stays"))
-     if name == "rms_norm_plain" else name for name in CASES],
+    CASES,
 )  # fmt: skip
 def test_widths_shrink_and_the_difference_is_told(name: str) -> None:
     torch.manual_seed(0)
@@ -119,7 +118,6 @@ def test_masks_too_never_raise_for_it(constants: Any) -> None:
         assert small.check.error > 1e-3
 
 
-@pytest.mark.xfail(strict=True, reason="constants that go through a normalisation keep their channel")
 def test_masks_remove_what_is_dead_under_a_normalisation() -> None:
     torch.manual_seed(0)
     model, x = normed(nn.LayerNorm(12)), torch.randn(5, 4)
