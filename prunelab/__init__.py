@@ -12,7 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelab import criteria, evaluate, exercises, granularity, lab, regularize, schedule, scope, surgery, trace
+    from prunelab import (
+        criteria,
+        curvature,
+        evaluate,
+        exercises,
+        granularity,
+        lab,
+        regularize,
+        schedule,
+        scope,
+        surgery,
+        trace,
+    )
+    from prunelab.curvature import obd, obs
     from prunelab.masks import Masks
     from prunelab.pruner import Pruner, prune, score
     from prunelab.surgery import shrink
@@ -22,10 +35,13 @@ __all__ = [
     "Masks",
     "Pruner",
     "criteria",
+    "curvature",
     "evaluate",
     "exercises",
     "granularity",
     "lab",
+    "obd",
+    "obs",
     "prune",
     "regularize",
     "schedule",
@@ -37,11 +53,25 @@ __all__ = [
 ]
 
 _MODULES = frozenset(
-    {"criteria", "evaluate", "exercises", "granularity", "lab", "regularize", "schedule", "scope", "surgery", "trace"}
+    {
+        "criteria",
+        "curvature",
+        "evaluate",
+        "exercises",
+        "granularity",
+        "lab",
+        "regularize",
+        "schedule",
+        "scope",
+        "surgery",
+        "trace",
+    }
 )
 _HOMES = {
     "Masks": "prunelab.masks",
     "Pruner": "prunelab.pruner.gradual",
+    "obd": "prunelab.curvature.damage",
+    "obs": "prunelab.curvature.surgeon",
     "prune": "prunelab.pruner.once",
     "score": "prunelab.pruner.once",
     "shrink": "prunelab.surgery.shrinking",
