@@ -242,6 +242,20 @@ def test_what_may_go_and_what_must_stay(layers: list[nn.Module], left: int) -> N
     assert gap(zeroed.plan.masked(model), zeroed.model, images(2)) <= 1e-12
 
 
+@pytest.mark.xfail(strict=True, reason="what the second layer reads is taken for one number")
+def test_constants_that_a_shuffle_interleaves() -> None:
+    """Four channels with constants of their own become one image of four values: the channels stay."""
+    torch.manual_seed(0)
+    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.Conv2d(2, 4, 1)))
+    with torch.no_grad():
+        model[0].weight[:4] = 0
+    small = prunelab.shrink(model, images(1))
+    assert small.model[0].out_channels == 8
+    zeroed = prunelab.shrink(model, images(1), constants="zero")
+    assert zeroed.model[0].out_channels == 4
+    assert zeroed.plan.notes
+
+
 def test_weights_that_read_nothing_let_their_channel_go() -> None:
     """Only zeros read channels 4 and 5: what makes them may go, whatever it emits, padding or not."""
     torch.manual_seed(0)
