@@ -95,8 +95,7 @@ def _is_cross_entropy(loss: Loss, outputs: Tensor, labels: Any) -> bool:
     plain = loss is F.cross_entropy or (
         type(loss) is nn.CrossEntropyLoss
         and loss.weight is None
-        and loss.reduction == "mean"
-        and loss.label_smoothing == 0
+        and loss.reduction == "mean"  # label smoothing adds what is linear in the logits
     )
     classes = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.dim() == 1 and outputs.dim() == 2
     return plain and classes and bool((labels >= 0).all())  # negative ones may be left out of the mean

@@ -113,7 +113,8 @@ class Run:
         return counts.index(weights_left)
 
     def _left(self, step: int) -> Tensor:
-        return (self._gone == 0) | (self._gone > step)
+        left = (self._gone == 0) | (self._gone > step)
+        return left.to(self._snapshots[step].kept.device)
 
     def _masks(self, step: int) -> Masks:
         return Masks({name: mask.clone() for name, mask in self._places.split(self._left(step)).items()})

@@ -38,6 +38,7 @@ def sweep(
     """
     with Tape(model, names, exact) as tape:
         outputs = checked_outputs(forward(), examples)
+    _check_rows(tape.uses, examples)
     layers = _Layers(tape.uses)
     columns, signs = output_columns(loss, outputs, labels)  # (C, N, K), (C, N)
     for some in _few(len(columns), examples):
@@ -50,6 +51,16 @@ def sweep(
             if gradient is not None:
                 layers.start_anew(bend, bend.second * gradient)
     return layers.result()
+
+
+def _check_rows(uses: Sequence[Use], examples: int) -> None:
+    """Raises ValueError for a layer whose first dimension is not that of the examples: their derivatives would mix."""
+    for use in uses:
+        if use.shape[0] != examples:
+            raise ValueError(
+                f"the layer of {use.names[0]!r} puts out {tuple(use.shape)} for a batch of {examples}: its first "
+                f"dimension must be that of the examples, so that each has its own derivatives; {WAY_OUT}"
+            )
 
 
 class _Layers:

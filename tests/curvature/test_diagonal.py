@@ -86,7 +86,7 @@ def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         "one layer": (nn.Linear(4, 3), (4,)),
         "no bias": (nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False)), (4,)),
         "sequence": (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Flatten(), nn.Linear(6, 3)), (3, 3)),
-        "convolution": (nn.Sequential(conv(1, 2, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)), (1, 5, 5)),
+        "convolution": (nn.Sequential(conv(1, 2, (3, 2), stride=(2, 1), padding=(2, 1)), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)), (1, 3, 5)),
         "grouped": (nn.Sequential(conv(4, 4, 2, groups=2), nn.Tanh(), conv(4, 8, (2, 1), groups=4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)), (4, 3, 3)),
         "depthwise": (nn.Sequential(conv(3, 3, 3, groups=3, dilation=2, padding=2), nn.ELU(), conv(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 4, 4)),
         "1d and 3d": (nn.Sequential(nn.Conv1d(2, 3, 2, padding="same"), nn.Tanh(), nn.Unflatten(1, (1, 3)), nn.Unflatten(3, (2, 2)), nn.Conv3d(1, 2, (2, 1, 2)), nn.Flatten(), nn.Linear(8, 3)), (2, 4)),
@@ -175,6 +175,17 @@ def test_of_random_networks(widths: list[int], activation: type[nn.Module], clas
     torch.testing.assert_close(flat(found), brute_force(model, data, F.cross_entropy), atol=1e-11, rtol=1e-9)
 
 
+def test_labels_that_the_loss_leaves_out() -> None:
+    model, (x, y) = randomised(small("convolution")[0]), batches((1, 3, 5), F.cross_entropy)[1]
+    data = [(x, torch.tensor([y[0], -100, y[2]]))]
+    torch.testing.assert_close(
+        flat(hessian_diagonal(model, data, F.cross_entropy)),
+        brute_force(model, data, F.cross_entropy),
+        atol=1e-11,
+        rtol=1e-9,
+    )
+
+
 def test_a_resnet() -> None:
     model = randomised(models.resnet20(1, 3, width=0.125, projection=True))
     data = batches((1, 8, 8), F.cross_entropy)
@@ -221,6 +232,30 @@ def test_uses_of_a_weight_and_an_activation_in_several_places() -> None:
     model[2].bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"'0\.weight' is used more than once, with different weights or biases"):
         hessian_diagonal(model, data, F.mse_loss, "gauss-newton")
+
+
+class Rows(nn.Module):
+    """Puts the positions of all examples into one dimension, or before the examples."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.layer, self.first = nn.Linear(2, 3), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.transpose(0, 1) if self.first else x.reshape(-1, 2)
+        out = torch.tanh(self.layer(rows))
+        return out.mean(0) if self.first else out.view(len(x), -1, 3).mean(1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_examples_that_do_not_come_first_are_refused_and_not_mixed_up(first: bool) -> None:
+    torch.manual_seed(0)
+    model, data = Rows(first).double(), batches((4, 2), F.mse_loss)
+    with pytest.raises(
+        ValueError, match=r"layer of 'layer\.weight' puts out \((4, 2|8), .*batch of 2: its first dimension"
+    ):
+        hessian_diagonal(model, data, F.mse_loss)
+    assert hessian_diagonal(model, data, F.mse_loss, "lecun")  # which adds up over positions, wherever they are
 
 
 # --- LeCun's recursion -------------------------------------------------------------------------------------------
@@ -321,6 +356,52 @@ def test_the_recursion_is_what_squared_jacobians_say(name: str, method: Any) -> 
     torch.testing.assert_close(hessian_diagonal(model, data, F.mse_loss, method), expected, atol=1e-10, rtol=1e-8)
 
 
+class After(nn.Module):
+    """A Linear layer, and something linear without parameters behind it."""
+
+    def __init__(self, after: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.after = nn.Linear(2, 4), after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.layer(x))
+
+
+CONSTANT = torch.arange(1.0, 13.0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda h: h.mean(1, keepdim=True),
+        lambda h: torch.mean(h, dim=1, keepdim=True) - 3,
+        lambda h: 3 * h / 2,
+        lambda h: h * CONSTANT[:4] + CONSTANT[:4],
+        lambda h: CONSTANT[:4] - h,
+        lambda h: h @ CONSTANT.view(4, 3),
+        lambda h: torch.matmul(CONSTANT.view(3, 4), h[:, :, None])[..., 0],
+        lambda h: F.conv_transpose1d(h[:, None], CONSTANT[:2].view(1, 1, 2), CONSTANT[:1], stride=2).flatten(1),
+        lambda h: torch.cat([-h[:, 1:], h.flip(1)], 1).view(-1, 7, 1).squeeze(2),
+        lambda h: F.avg_pool2d(h.view(-1, 1, 2, 2), 2, divisor_override=3).flatten(1),
+        lambda h: F.adaptive_avg_pool1d(h[:, None], 2).flatten(1),
+        lambda h: F.max_pool1d(h[:, None], 2).flatten(1),
+        lambda h: torch.stack([h.unbind(1)[2], h[:, :2].sum(1)], 1),
+    ],
+)
+def test_the_recursion_squares_what_is_linear(after: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model = After(after).double()
+    x, t = torch.randn(3, 2, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
+    squared = lambda o, t: (o - t).square().sum() / (2 * len(o))  # noqa: E731  # second derivatives 1 / N
+    found = hessian_diagonal(model, [(x, t)], squared, "lecun")
+    expected = torch.zeros(4, 2, dtype=torch.float64)
+    for row in x:
+        h = model.layer(row[None]).detach()
+        J = torch.autograd.functional.jacobian(after, h)[0, :, 0]  # (outputs, 4)
+        expected += torch.outer((J**2).sum(0), row**2) / 3
+    torch.testing.assert_close(found["layer.weight"], expected, atol=1e-12, rtol=1e-9)
+
+
 class Skip(nn.Module):
     """o = v · tanh(w x) - w x / 2 + 1, one number after the other."""
 
@@ -382,6 +463,19 @@ def test_hutchinsons_estimate_lies_within_its_error() -> None:
     assert torch.equal(flat(same.values), flat(few.values))
     other = hutchinson(model, data, F.cross_entropy, 50, seed=1)
     assert not torch.equal(flat(other.values), flat(few.values))
+
+
+def test_hutchinsons_mean_and_standard_error_written_out() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3)).double()
+    data = batches((4,), F.mse_loss)
+    exact = curvature.hessian(model, data, F.mse_loss)
+    generator = torch.Generator().manual_seed(7)
+    signs = torch.stack([torch.randint(2, (19,), generator=generator) for _ in range(3)]).double() * 2 - 1
+    samples = signs * (signs @ exact)
+    found = hutchinson(model, data, F.mse_loss, 3, seed=7)
+    torch.testing.assert_close(flat(found.values), samples.mean(0), atol=1e-12, rtol=0)
+    torch.testing.assert_close(flat(found.errors), samples.std(0) / 3**0.5, atol=1e-8, rtol=0)
 
 
 def test_hutchinson_is_exact_for_a_diagonal_hessian() -> None:

@@ -205,6 +205,31 @@ def test_gauss_newton_is_the_mean_of_jsj(loss: Loss) -> None:
     torch.testing.assert_close(G.diagonal(), expected.diag(), atol=1e-12, rtol=0)
 
 
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+
+    def forward(self, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        return self.norm(torch.tanh(self.layer(x))) + extra["shift"]
+
+
+def test_gauss_newton_takes_any_inputs_and_dtypes() -> None:
+    torch.manual_seed(0)
+    model, (x, y) = TwoInputs(), examples()
+    shift = torch.randn(7, 2)
+    inputs = {"x": x.float(), "extra": {"shift": shift}}
+    found = curvature.gauss_newton(model, [(inputs, y)], F.mse_loss)
+    plain = copy.deepcopy(model).double().eval()
+    rows = []
+    for a, s in zip(x.float().double(), shift.double(), strict=True):
+        for k in range(2):
+            out = plain(a[None], {"shift": s[None]})[0, k]
+            rows.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(out, plain.parameters())]))
+    J = torch.stack(rows)
+    torch.testing.assert_close(found.matrix(), J.T @ J / 7, atol=1e-12, rtol=0)  # S = 2 / 2
+
+
 def test_the_papers_gauss_newton_matrix_is_the_mean_of_x_x() -> None:
     """E = 1 / 2P · Σ ‖t - o‖², H = 1 / P · Σ X Xᵀ with X = ∂F/∂w (Hassibi & Stork 1993)."""
     model, (x, y) = network(outputs=1), examples(outputs=1)

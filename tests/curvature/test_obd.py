@@ -72,6 +72,21 @@ def test_the_loop_written_out(method: Any) -> None:
         value = now
 
 
+def test_an_increase_is_measured_from_the_retrained_network() -> None:
+    def retrain(model: nn.Module, masks: Any) -> None:
+        for weight in model.parameters():
+            weight.data.mul_(0.9)
+
+    run = obd(network(), examples(), F.mse_loss, 9, retrain=retrain)
+    before = network()
+    for step in run.steps:
+        value = objective(before, 0.0)
+        before.get_parameter(step.parameter).data[step.index] = 0.0
+        assert step.measured_increase == pytest.approx(objective(before, 0.0) - value, abs=1e-12)
+        before = run.model_at(step.weights_left)
+        assert step.objective == pytest.approx(objective(before, 0.0), abs=1e-12)
+
+
 def test_magnitude_is_the_same_loop_without_a_prediction() -> None:
     model = network()
     run = obd(model, examples(), F.mse_loss, 0, method="magnitude")
@@ -87,7 +102,7 @@ def test_magnitude_is_the_same_loop_without_a_prediction() -> None:
 
 
 def test_rounds_delete_several_at_once_by_one_diagonal() -> None:
-    model = network()
+    model = network(3)
     run = obd(model, examples(), F.mse_loss, 2, rounds=3, weight_decay=0.1)
     kept = [round(13 * (2 / 13) ** (k / 3)) for k in (1, 2, 3)]
     assert [step.weights_left for step in run.steps] == kept == [7, 4, 2]
@@ -99,6 +114,7 @@ def test_rounds_delete_several_at_once_by_one_diagonal() -> None:
     left = flat(model)
     left[gone] = 0
     assert torch.equal(flat(run.model_at(7)), left)
+    assert int(gone[0]) != int(gone.min())  # the cheapest is named first, wherever it stands
     single = obd(model, examples(), F.mse_loss, 2, weight_decay=0.1)
     assert (first.parameter, first.index) == (single.steps[0].parameter, single.steps[0].index)
     assert [s.weights_left for s in obd(model, examples(), F.mse_loss, 0, rounds=4).steps] == [0]

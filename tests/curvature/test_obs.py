@@ -70,7 +70,7 @@ def test_a_sequence_of_deletions_is_least_squares_on_what_is_left(inputs: int, s
         now = loss_at(data, exact)
         # Compared absolutely: the predicted increase may be a difference of nearly equal losses.
         assert step.measured_increase == pytest.approx(now - before, abs=1e-12)
-        assert step.predicted_increase == pytest.approx(step.measured_increase, abs=1e-12)
+        assert step.predicted_increase == pytest.approx(step.measured_increase, abs=1e-11)
         assert step.objective == pytest.approx(now, abs=1e-12)
         before = now
 
