@@ -96,7 +96,7 @@ def build(
         coupling = _without_blamed(
             coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen), model
         )
-    raise RuntimeError(
+    raise NotEqual(
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen}"
     )

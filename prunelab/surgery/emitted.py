@@ -5,7 +5,6 @@ Nothing runs on data: for each label of a tensor it is known which constant each
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed, arguments
-from prunelab.surgery.held import Held, looked_up, with_numbers
+from prunelab.surgery.held import Held, Known, with_numbers
 from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
 
@@ -42,7 +41,6 @@ _MOVES = frozenset(
         "unsqueeze",
         "flip",
         "roll",
-        "pixel_shuffle",
         "pixel_unshuffle",
         "native_channel_shuffle",
         "channel_shuffle",
@@ -172,21 +170,20 @@ class _Following(Held):
 
     def _attend(self, op: Op, name: str, returned: Sequence[Sequence[Label]]) -> None:
         """A product of activations: zero times anything is zero, and attention's weights add up to one."""
-        known: dict[int, float] = {}
         attends = "attention" in name
-        factors = [op.args[2]] if attends else list(op.inputs)
-        for value in factors:
+        labels, numbers = list[Label](), list[Numbers]()
+        for value in [op.args[2]] if attends else op.inputs:
             for label in self.interesting(self.labels.get(value.id, [])):
                 values = self.of(value, label)
-                for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
-                    if number == 0 or (attends and known.setdefault(channel, number) == number):
-                        known[channel] = number
+                labels.append(label if attends else label[values == 0])
+                numbers.append(values if attends else values[values == 0])
+        known = Known(labels, numbers)
         for value in op.inputs if not attends else ():
             for label in self.interesting(self.labels.get(value.id, [])):
                 if not any(np.isin(label, out).any() for labels in returned for out in labels):
                     self.spoil(value, [label])  # summed over
         self.give_up(op, returned)
-        self.set(op.outputs[0], [(f, looked_up(known, f)) for f in self.interesting(returned[0])])
+        self.set(op.outputs[0], [(f, known.of(f)) for f in self.interesting(returned[0])])
 
     def _read(self, op: Op, x: Value, weight: Value, bias: Value | None, dim: int) -> None:
         for label in self.interesting(self.labels.get(x.id, [])):
@@ -257,17 +254,16 @@ class _Following(Held):
             for value in op.outputs:
                 source = op.inputs[0].id
                 self.views[value.id] = {source, *self.views.get(source, ())}
-        known: dict[int, float] = {}
+        labels, numbers = list[Label](), list[Numbers]()
         for value in op.inputs:
             if value.id in self.names and len(value.shape) == 2 and op.name in {"aten::t", "aten::transpose.int"}:
                 self.turned[op.outputs[0].id] = self.names[value.id]
             for label in self.interesting(self.labels.get(value.id, [])):
-                values = self.of(value, label)
-                for channel, number in zip(label.ravel().tolist(), values.ravel().tolist(), strict=True):
-                    if known.setdefault(channel, number) != number:
-                        known[channel] = math.nan
-        for value, labels in zip(op.outputs, returned, strict=True):
-            self.set(value, [(f, looked_up(known, f)) for f in self.interesting(labels)])
+                labels.append(label)
+                numbers.append(self.of(value, label))
+        known = Known(labels, numbers)
+        for value, moved in zip(op.outputs, returned, strict=True):
+            self.set(value, [(f, known.of(f)) for f in self.interesting(moved)])
 
     def _pool(self, op: Op, name: str, labels: Sequence[Label]) -> None:
         """A constant stays what it is, save where zeros around the image are averaged in."""

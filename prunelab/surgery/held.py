@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,8 +76,22 @@ class Held:
             self.numbers.pop(value.id, None)
 
 
-def looked_up(known: Mapping[int, float], label: Label) -> Numbers:
-    return np.array([known.get(channel, math.nan) for channel in label.ravel().tolist()]).reshape(label.shape)
+class Known:
+    """What is known of single channels: of several numbers for one channel none is."""
+
+    def __init__(self, labels: Sequence[Label], numbers: Sequence[Numbers]) -> None:
+        channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for label in labels)])
+        values = np.concatenate([np.zeros(0), *(one.ravel() for one in numbers)])
+        self._channels, first, which = np.unique(channels, return_index=True, return_inverse=True)
+        self._values = values[first]
+        self._values[which[values != self._values[which]]] = np.nan
+
+    def of(self, label: Label) -> Numbers:
+        """Of the shape of the label; NaN where nothing is known."""
+        if not self._channels.size:
+            return np.full(label.shape, np.nan)
+        at = np.searchsorted(self._channels, label).clip(max=self._channels.size - 1)
+        return np.where(self._channels[at] == label, self._values[at], np.nan)
 
 
 def with_numbers(item: Any, operands: Mapping[int, Numbers]) -> Any:

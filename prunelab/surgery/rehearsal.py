@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.rebuild import copied, named_tensors
 from prunelab.trace import Op, call_arguments, device_of, undisturbed
 from prunelab.trace.recorder import Recorder, stepwise
 
@@ -91,22 +90,22 @@ def rehearse_shapes(
     small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
 ) -> Rehearsed:
     """The same without computing anything, where the model's code can do without values; for real where it cannot."""
-    shapes = {
-        name: nn.Parameter(tensor.detach().to("meta"), tensor.requires_grad)
-        if isinstance(tensor, nn.Parameter)
-        else tensor.to("meta")
-        for name, tensor in named_tensors(small).items()
-    }
-    result = rehearse(copied(small, shapes), example_inputs, coupling, keep, replaced)
+    shapes = {name: t.detach().to("meta") for name, t in (*small.named_parameters(), *small.named_buffers())}
+    result = rehearse(small, example_inputs, coupling, keep, replaced, shapes)
     if result.failed or result.diverged:
         return rehearse(small, example_inputs, coupling, keep, replaced)
     return result
 
 
 def rehearse(
-    small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
+    small: nn.Module,
+    example_inputs: Any,
+    coupling: Coupling,
+    keep: NDArray[np.bool_],
+    replaced: Sequence[str],
+    instead: Mapping[str, Tensor] | None = None,
 ) -> Rehearsed:
-    """One forward of the smaller network, watched."""
+    """One forward of the smaller network, watched; with other tensors `instead` of its own, where they are given."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected = []
@@ -130,10 +129,15 @@ def rehearse(
     watch = _Watch(expected, replaced)
     unfused = any(isinstance(module, nn.RNNBase) for module in small.modules())
     with undisturbed(small), torch.no_grad(), stepwise(unfused):
-        args, kwargs = call_arguments(example_inputs, device_of(small))
+        meta = None if instead is None else torch.device("meta")
+        args, kwargs = call_arguments(example_inputs, meta or device_of(small))
         with watch.following(small), watch:
             try:
-                return Rehearsed(small(*args, **kwargs), diverged=watch.diverged)
+                if instead is not None:
+                    outputs = torch.func.functional_call(small, dict(instead), args, kwargs)
+                else:
+                    outputs = small(*args, **kwargs)
+                return Rehearsed(outputs, diverged=watch.diverged)
             except Exception as error:
                 at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)

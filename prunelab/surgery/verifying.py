@@ -14,7 +14,7 @@ from prunelab.trace import call_arguments, device_of, map_tensors, results_in, u
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
-class NotEqual(RuntimeError):
+class NotEqual(ValueError):
     """Two networks that should compute the same do not."""
 
 
