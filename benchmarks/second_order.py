@@ -230,7 +230,8 @@ def main() -> None:
     for name in ("textbook", "rank_one"):
         found = result[name]
         print(
-            f"  greedy OBS, n = {found['weights']}: {found['speedup']:.3g} x the {name} loop, same order {found['same_order']}"
+            f"  greedy OBS, n = {found['weights']}: {found['speedup']:.3g} x the {name} loop, "
+            f"same order {found['same_order']}"
         )
     print(f"  obs() on {result['whole_run']['weights']} weights to the end: {result['whole_run']['seconds']:.2f} s")
     for name, found in result["diagonal"].items():
@@ -238,7 +239,8 @@ def main() -> None:
             f"{key} {value:.2f}" for key, value in found["gradient_steps"].items() if key != "gradient step"
         )
         print(
-            f"  diagonal of {name} examples, in gradient steps: {steps}; times backpack {found.get('times_backpack', 0):.2f}"
+            f"  diagonal of {name} examples, in gradient steps: {steps}; "
+            f"times backpack {found.get('times_backpack', 0):.2f}"
         )
 
 

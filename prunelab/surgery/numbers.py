@@ -29,13 +29,14 @@ Sizes = list[tuple[int, int]]  # (size before, size after) of one operation's ar
 @dataclass(frozen=True)
 class _Trial:
     """In every module of class `kind`, an attribute of it (or of the module `up` levels above) follows the sizes that
-    the module's operation number `at` asks for: as that size, or in proportion to it."""
+    the module's operation number `at` asks for: as that size, or in proportion to it; or it is left `alone`."""
 
     kind: type
     at: int
     up: int
     attribute: str
     proportion: bool = False
+    alone: bool = False
 
     @property
     def place(self) -> tuple[type, int, str]:
@@ -68,7 +69,8 @@ class Numbers:
                     holder = _above(path, trial.up)
                     held = dict(self._integers(holder)).get(trial.attribute)
                     if held is not None:
-                        wanted[holder, trial.attribute].add(_new_value(held, sizes[trial.at], trial.proportion))
+                        new = held if trial.alone else _new_value(held, sizes[trial.at], trial.proportion)
+                        wanted[holder, trial.attribute].add(new)
         return tuple(
             (path, attribute, next(iter(new)))
             for (path, attribute), new in wanted.items()
@@ -98,6 +100,12 @@ class Numbers:
                         self._tried.add(trial)
                         self._trials[trial.place] = trial
                         return True
+        for attribute, _ in self._integers(path):  # a number that only looks like a size
+            trial = _Trial(type(self._modules[path]), at, 0, attribute, alone=True)
+            if (path, attribute) in current and trial not in self._tried:
+                self._tried.add(trial)
+                self._trials[trial.place] = trial
+                return True
         return False
 
     def _integers(self, path: str) -> list[tuple[str, int]]:

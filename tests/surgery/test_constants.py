@@ -242,7 +242,6 @@ def test_what_may_go_and_what_must_stay(layers: list[nn.Module], left: int) -> N
     assert gap(zeroed.plan.masked(model), zeroed.model, images(2)) <= 1e-12
 
 
-@pytest.mark.xfail(strict=True, reason="what the second layer reads is taken for one number")
 def test_constants_that_a_shuffle_interleaves() -> None:
     """Four channels with constants of their own become one image of four values: the channels stay."""
     torch.manual_seed(0)
