@@ -16,7 +16,7 @@ from torch.nn import functional as F
 # Numbers in the largest table of single examples' derivatives that is built at once: about what a cache holds.
 TABLE = 1 << 19
 # Examples whose inputs are squared at once.
-FEW = 64
+FEW = 256
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,7 @@ class Coupling:
     unused: tuple[str, ...] = ()
     made: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     read: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    _memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def unit(self, number: int) -> dict[str, dict[int, list[int]]]:
         """Where a unit lies: {parameter or buffer: {dimension: positions}}."""
@@ -79,14 +80,27 @@ class Coupling:
         self, shape: Iterable[int], labels: Iterable[Label], keep: NDArray[np.bool_]
     ) -> tuple[int, ...] | None:
         """The shape of a tensor when only the kept units are left; None where what is left fills no box."""
-        sizes = list(shape)
-        for stays, dims in together([self.kept(label, keep) for label in labels]):
-            box = extents(stays)
+        labels, sizes = list(labels), list(shape)
+        if len(labels) == 1:
+            boxes = [(self._box(labels[0], keep), varying(labels[0]))]
+        else:
+            boxes = [(extents(stays), dims) for stays, dims in together([self.kept(f, keep) for f in labels])]
+        for box, dims in boxes:
             if box is None:
                 return None
             for dim in dims:
                 sizes[dim] = box[dim]
         return tuple(sizes)
+
+    def _box(self, label: Label, keep: NDArray[np.bool_]) -> tuple[int, ...] | None:
+        """`extents` of what stays, remembered for as long as the same units are asked about."""
+        if self._memory.get("keep") is not keep:
+            self._memory.clear()
+            self._memory["keep"] = keep
+        known = self._memory.get(id(label))
+        if known is None or known[0] is not label:
+            known = self._memory[id(label)] = label, extents(self.kept(label, keep))
+        return known[1]
 
 
 def couple(

@@ -132,6 +132,9 @@ def extents(kept: NDArray[np.bool_]) -> tuple[int, ...] | None:
     >>> extents(np.array([[True, True], [False, True]])) is None
     True
     """
+    if kept.size == max(kept.shape, default=1):  # it varies with one dimension: any number fills a box
+        left = int(np.count_nonzero(kept))
+        return tuple(left if size > 1 else min(left, 1) for size in kept.shape)
     sizes = []
     for dim in range(kept.ndim):
         alive = kept.any(axis=tuple(range(dim + 1, kept.ndim)))

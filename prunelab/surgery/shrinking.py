@@ -110,8 +110,9 @@ def shrink(
         minimum: units of every group that stay at least.
         exclude: layers whose own channels stay: names of modules or parameters, globs, functions (name, parameter) →
             bool, or a list of these. What leaves the network always keeps its size.
-        exact: False also removes what cannot be removed exactly: widths under a LayerNorm, RMSNorm or GroupNorm, single
-            dimensions of heads. `check.error` then says how much the outputs changed.
+        exact: False also removes what cannot be removed exactly: widths under a LayerNorm, RMSNorm or GroupNorm, the
+            dimensions of a single head. `check.error` then says how much the outputs changed. Where there are several
+            heads, they go as a whole in any case.
         constants: a removed channel may emit a constant (its bias, the shift of its normalisation). It is added to the
             biases of the layers that read it where that is exact. Elsewhere (a zero-padded convolution reads it):
             "keep" keeps the channel (the default with masks, where exact), "zero" sets the constant to zero.

@@ -15,7 +15,7 @@ def to_text(plan: Plan) -> str:
     """The headline, the groups as a tree with what is tied to them, and what cannot be pruned and why."""
     lines = [headline(plan)]
     for part in plan.parts:
-        units = "heads" if part.width > 1 else "channels"
+        units = f"units of {part.width} rows" if part.width > 1 else "channels"
         lines.append(f"├─ {part.name}: {part.removed} of {part.channels} {units} removed")
         lines.append(f"│    made by {_some(part.made_by)}")
         if others := [name for name in part.members if name not in part.made_by]:
