@@ -80,14 +80,14 @@ def cross_entropy_columns(logits: Tensor) -> Tensor:
     Cholesky's, in closed form: with the tails q_j = Σ_{i>j} p_i and t_j = q_j + p_j, column j is √(p_j q_j / t_j) at j,
     and -p_i · √(p_j / (q_j t_j)) below. No difference of nearly equal numbers occurs, however sure the network is.
     """
-    p = logits.softmax(1)
-    t = p.flip(1).cumsum(1).flip(1)  # (N, K)
-    q = torch.cat([t[:, 1:], torch.zeros_like(t[:, :1])], 1)
-    share = torch.where(t > 0, p / t, 0).sqrt()
-    columns = -torch.where(q > 0, share / q.sqrt(), 0).T[:, :, None] * p  # (K, N, K)
-    columns.mul_(torch.ones_like(columns[:, 0]).triu_(1)[:, None])
-    columns.diagonal(dim1=0, dim2=2).copy_(share * q.sqrt())
-    return columns[:-1] / len(p) ** 0.5
+    p = logits.softmax(1)  # (N, K)
+    tiny = torch.finfo(p.dtype).tiny  # what is smaller counts as nothing, and is not divided by
+    t = p.flip(1).cumsum(1).flip(1)
+    root = F.pad(t[:, 1:], (0, 1)).clamp_min_(tiny).sqrt_()  # √q
+    share = (p / t.clamp_min(tiny)).sqrt_().div_(len(p) ** 0.5)
+    columns = (share / root).neg_()[:, :, None] * p[:, None]  # (N, K, K): column, entry
+    columns.triu_(1).diagonal(dim1=1, dim2=2).copy_(share * root)
+    return columns[:, :-1].transpose(0, 1).contiguous()
 
 
 def _is_cross_entropy(loss: Loss, outputs: Tensor, labels: Any) -> bool:
@@ -98,4 +98,4 @@ def _is_cross_entropy(loss: Loss, outputs: Tensor, labels: Any) -> bool:
         and loss.reduction == "mean"  # label smoothing adds what is linear in the logits
     )
     classes = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.dim() == 1 and outputs.dim() == 2
-    return plain and classes and bool((labels >= 0).all())  # negative ones may be left out of the mean
+    return plain and classes and (not len(labels) or int(labels.min()) >= 0)  # others may be left out

@@ -15,7 +15,7 @@ from prunelab.curvature.tape import WAY_OUT, Bend, Tape
 from prunelab.curvature.uses import Squares, Use, position_squares
 
 # Columns times examples that are taken back through the network at once: few enough to stay in a cache.
-ROWS = 4096
+ROWS = 1280
 
 
 def sweep(

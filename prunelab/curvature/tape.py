@@ -92,13 +92,20 @@ class Tape(TorchFunctionMode):
         if name == "__get__" or not any(tensor.requires_grad for tensor in tensors_in(result)):
             return result
         read = [tensor for tensor in tensors_in((args, kwargs)) if tensor.requires_grad]
-        use = use_of(func, args, kwargs, result, self._names)
+        wanted = [tensor for tensor in read if id(tensor) in self._names]
+        use = use_of(func, args, kwargs, result, self._names) if wanted else None
         if use is not None:
             self._note(use)
-        else:
-            self._refuse_reading(name, read)
-        if self._strict:
-            self._refuse_mixing(name, [tensor for tensor in read if id(tensor) not in self._names])
+        elif wanted:
+            raise ValueError(
+                f"{self._names[id(wanted[0])]!r} is read by {name}{where_in(self._model)}, and only the parameters of "
+                f"Linear, convolution (not transposed) and BatchNorm layers have a diagonal here; {WAY_OUT}"
+            )
+        if self._strict and (name not in KNOWN or (name in PRODUCTS and len(read) - len(wanted) > 1)):
+            raise ValueError(
+                f"{name}{where_in(self._model)} mixes the values that it reads, so the Hessian's diagonal cannot be "
+                f'swept through it exactly; take method="gauss-newton", which can, or {WAY_OUT}'
+            )
         return result
 
     def _note(self, use: Use) -> None:
@@ -109,21 +116,6 @@ class Tape(TorchFunctionMode):
                 f"{WAY_OUT}"
             )
         self.uses.append(use)
-
-    def _refuse_reading(self, name: str, read: list[Tensor]) -> None:
-        for tensor in read:
-            if id(tensor) in self._names:
-                raise ValueError(
-                    f"{self._names[id(tensor)]!r} is read by {name}{where_in(self._model)}, and only the parameters of "
-                    f"Linear, convolution (not transposed) and BatchNorm layers have a diagonal here; {WAY_OUT}"
-                )
-
-    def _refuse_mixing(self, name: str, read: list[Tensor]) -> None:
-        if name not in KNOWN or (name in PRODUCTS and len(read) > 1):
-            raise ValueError(
-                f"{name}{where_in(self._model)} mixes the values that it reads, so the Hessian's diagonal cannot be "
-                f'swept through it exactly; take method="gauss-newton", which can, or {WAY_OUT}'
-            )
 
     def _bend(self, func: Any, args: Any, kwargs: Any) -> Any:
         edge, slopes = get_gradient_edge(first_argument(args, kwargs)), derivatives(func, args, kwargs)

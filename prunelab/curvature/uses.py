@@ -71,7 +71,7 @@ def use_of(func: Any, args: Any, kwargs: Any, result: Any, names: dict[int, str]
 
 def arguments_of(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """The arguments of a layer's function by name."""
-    return dict(_SIGNATURES[func].bind(*args, **kwargs).arguments)
+    return {**dict(zip(_PARAMETERS[func], args, strict=False)), **kwargs}
 
 
 class Squares:
@@ -234,5 +234,5 @@ _RULES: dict[Any, Rule] = {
     F.conv3d: _convolution,
     F.batch_norm: _batch_norm,
 }
-_SIGNATURES = {func: signature(rule) for func, rule in _RULES.items()}
+_PARAMETERS = {func: tuple(signature(rule).parameters) for func, rule in _RULES.items()}
 LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "batch_norm"})

@@ -187,9 +187,9 @@ class Follower:
             size = [1] * (dims - len(value.shape)) + self.extent(value)
             new = [lift(label, dims) for label in self.of(value)]
             for mine in labels:
-                self._meet(mine, new, size)
+                self.meet(mine, new, size)
             for theirs in new:
-                self._meet(theirs, labels, extent)
+                self.meet(theirs, labels, extent)
             for mine in labels:
                 for theirs in new:
                     self.join(mine, theirs)
@@ -215,7 +215,7 @@ class Follower:
         else:
             self.ledger.tie(a, b)
 
-    def _meet(self, label: Label, others: Sequence[Label], size: Sequence[int]) -> None:
+    def meet(self, label: Label, others: Sequence[Label], size: Sequence[int]) -> None:
         """A label meets a tensor of `size`: along each of its dimensions that tensor must be able to follow. Where it
         cannot along an inner one (the dimensions of a head), whole positions of the outer one may still go."""
         dims = varying(label)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prunelab.surgery.follow import Follower, Rule, arguments
 from prunelab.surgery.labels import Label, spread, varying
-from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.trace import Op, Value
 
 _CHOSEN = "an index chooses among its positions"
@@ -88,7 +87,7 @@ def _meet_beside(run: Follower, labels: list[Label], x: Value, source: Value, di
         extent = [1 if d == dim else size for d, size in enumerate(value.shape)]
         for label in ours:
             if len(value.shape) == label.ndim:
-                run._meet(label, others, extent)
+                run.meet(label, others, extent)
     for mine in labels:
         for their in theirs:
             if set(varying(mine)) & set(varying(their)):
@@ -137,10 +136,6 @@ def chosen(run: Follower, op: Op) -> None:
 def repeat_interleave(run: Follower, op: Op) -> None:
     """With a number of repeats it becomes expand and view; this is the index of repeats given as a tensor."""
     chosen(run, op)
-
-
-def masked_scatter(run: Follower, op: Op) -> None:
-    otherwise(run, op)
 
 
 RULES: dict[str, Rule] = {

@@ -176,7 +176,7 @@ def _across(run: Follower, parts: Sequence[Value], dim: int) -> list[Label]:
             for other in parts:
                 if other is part:
                     continue
-                run._meet(label, run.of(other), [1 if d == dim else size for d, size in enumerate(run.extent(other))])
+                run.meet(label, run.of(other), [1 if d == dim else size for d, size in enumerate(run.extent(other))])
             same = [mine for mine in found if set(varying(mine)) & set(varying(label))]
             for mine in same:
                 run.ledger.tie(mine, label)
