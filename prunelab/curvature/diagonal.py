@@ -18,7 +18,7 @@ from prunelab.curvature.places import places_of
 from prunelab.curvature.recursion import recursion
 from prunelab.curvature.sweep import sweep
 from prunelab.schedule import check_step
-from prunelab.targets import named_parameters, unwrap
+from prunelab.targets import unwrap
 
 Diagonal = dict[str, Tensor]
 _METHODS: dict[str, Callable[..., Diagonal]] = {
@@ -139,7 +139,7 @@ def hutchinson(
 def _in_full_precision(model: nn.Module) -> nn.Module:
     """The model itself, or where a parameter has half precision, a copy in float32."""
     model = unwrap(model)
-    half = any(p.is_floating_point() and p.element_size() < 4 for p in named_parameters(model).values())
+    half = any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters())
     return copy.deepcopy(model).float() if half else model
 
 

@@ -48,6 +48,12 @@ class Use:
     def names(self) -> list[str]:
         return [name for name in (self.weight, self.bias) if name is not None]
 
+    @property
+    def at_one_position(self) -> bool:
+        """L is 1."""
+        channels = self.shape[-1] if self.channels_last else self.shape[1]
+        return math.prod(self.shape) == self.shape[0] * channels
+
     def spread(self, values: Tensor) -> Tensor:
         """Values of the output's shape, (..., *shape), as (..., N, g, O, L)."""
         lead = values.shape[: values.dim() - len(self.shape)]
@@ -81,22 +87,26 @@ class Squares:
         self._uses = uses
         self._weight: Tensor | None = None  # (g, O, I)
         self._bias: Tensor | None = None  # (g, O)
-        self._few: Tensor | None = None  # (N, g, O), of outputs at one position
+        self._few: Tensor | None = None  # (N, g·O), of outputs at one position
 
     def add(self, columns: Sequence[Tensor], signs: Tensor | None) -> None:
         """Columns (C, *shape) at the output of each use; `signs` (C, N) is None where all are 1."""
+        if len(self._uses) == 1 and self._uses[0].at_one_position:
+            self._add_up(columns[0].flatten(2), signs)
+            return
         spreads = [use.spread(values) for use, values in zip(self._uses, columns, strict=True)]
         spread = _joined(spreads)  # (C, N, g, O, L)
-        if spread.shape[-1] == 1:  # (δ x)² = δ² x², so that all columns can be added up first
-            if self._few is None:
-                self._few = torch.zeros_like(spread[0, ..., 0])
-            for number, column in enumerate(spread[..., 0]):  # one by one, in place: memory is what takes time here
-                self._few.addcmul_(column, column if signs is None else column * signs[number, :, None, None])
-            return
         if self._uses[0].bias is not None:
             self._bias = _plus(self._bias, _signed(spread.sum(-1).square(), signs).sum((0, 1)))
         if self._uses[0].weight is not None:
             self._weight = _plus(self._weight, _table_squares(spread, self._inputs(), signs))
+
+    def _add_up(self, columns: Tensor, signs: Tensor | None) -> None:
+        """Of outputs at one position (δ x)² = δ² x², so that the columns (C, N, g·O) can be added up first."""
+        if self._few is None:
+            self._few = torch.zeros_like(columns[0])
+        for number, column in enumerate(columns.unbind()):  # one by one, in place: memory is what takes time here
+            self._few.addcmul_(column, column if signs is None else column * signs[number, :, None])
 
     def result(self) -> dict[str, Tensor]:
         """The sums, flat and by name; empty where nothing was added."""
@@ -104,7 +114,8 @@ class Squares:
         if self._few is not None:
             self._bias = self._few.sum(0)
             if use.weight is not None:
-                for few, read in zip(self._few.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
+                spread = self._few.unflatten(1, (use.groups, -1))  # (N, g, O)
+                for few, read in zip(spread.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
                     factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
                     self._weight = torch.bmm(*factors) if self._weight is None else self._weight.baddbmm_(*factors)
         pairs = ((use.weight, self._weight), (use.bias, self._bias))
