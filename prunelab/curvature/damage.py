@@ -18,6 +18,7 @@ from prunelab.schedule import check_step
 from prunelab.selection import keep_within_budget
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def obd(
     model: nn.Module,
     data: Batches,

@@ -29,6 +29,7 @@ _METHODS: dict[str, Callable[..., Diagonal]] = {
 }
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def hessian_diagonal(
     model: nn.Module,
     data: Batches,
@@ -103,6 +104,7 @@ class Estimate(NamedTuple):
     errors: Diagonal
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def hutchinson(
     model: nn.Module,
     data: Batches,

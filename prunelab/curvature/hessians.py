@@ -21,6 +21,7 @@ Parameters = Iterable[str] | None
 EXAMPLES = 64
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def hessian(
     model: nn.Module, data: Batches, loss: Loss, parameters: Parameters = None, weight_decay: float = 0.0
 ) -> Tensor:
@@ -47,6 +48,7 @@ def hessian(
     return found.matrix().to(found.objective.dtype)
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def inverse_hessian(
     model: nn.Module,
     data: Batches,
@@ -79,6 +81,7 @@ def inverse_hessian(
     return inverse.to(objective.dtype)
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def exact(
     model: nn.Module, data: Batches, loss: Loss, parameters: Parameters = None, weight_decay: float = 0.0
 ) -> Exact:
@@ -86,6 +89,7 @@ def exact(
     return Exact(Objective(model, data, loss, parameters, weight_decay))
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def gauss_newton(
     model: nn.Module, data: Batches, loss: Loss, parameters: Parameters = None, weight_decay: float = 0.0
 ) -> Factored:
@@ -105,6 +109,7 @@ def gauss_newton(
     return Factored(objective.places, rows, objective.weight_decay)
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def empirical_fisher(
     model: nn.Module, data: Batches, loss: Loss, parameters: Parameters = None, weight_decay: float = 0.0
 ) -> Factored:

@@ -19,6 +19,7 @@ from prunelab.names import Exclude
 from prunelab.schedule import check_step
 
 
+@torch.inference_mode(False)  # derivatives need tensors that autograd knows
 def obs(
     model: nn.Module,
     data: Batches,

@@ -58,7 +58,8 @@ class Use:
         """Values of the output's shape, (..., *shape), as (..., N, g, O, L)."""
         lead = values.shape[: values.dim() - len(self.shape)]
         if self.channels_last:
-            return values.reshape(*lead, self.shape[0], -1, self.shape[-1]).transpose(-1, -2).unsqueeze(-3)
+            positions = math.prod(self.shape[1:-1])
+            return values.reshape(*lead, self.shape[0], positions, self.shape[-1]).transpose(-1, -2).unsqueeze(-3)
         return values.reshape(*lead, self.shape[0], self.groups, self.shape[1] // self.groups, -1)
 
 
@@ -198,7 +199,8 @@ Rule = Callable[..., tuple[int, Callable[[], Tensor]]]
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:  # noqa: A002, ARG001
     read = input.detach()
-    return 1, lambda: read.reshape(len(read), -1, read.shape[-1]).transpose(1, 2).unsqueeze(1)
+    positions = math.prod(read.shape[1:-1])  # not -1: there may be no inputs
+    return 1, lambda: read.reshape(len(read), positions, read.shape[-1]).transpose(1, 2).unsqueeze(1)
 
 
 def _convolution(

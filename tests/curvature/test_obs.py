@@ -282,6 +282,53 @@ def test_what_is_zero_goes_first_and_equals_go_by_position() -> None:
         assert [step.predicted_increase for step in run.steps] == pytest.approx([0, 0.25, 0.25, 1.0])
 
 
+def test_in_inference_mode_and_under_no_grad() -> None:
+    model, data = network(), examples()
+    runs = [
+        (obs, {}),
+        (obs, {"method": "samples"}),
+        (obd, {}),
+        (obd, {"method": "hutchinson"}),
+        (obd, {"method": "lecun"}),
+    ]
+    for prune, given in runs:
+        plain = prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)
+        with torch.inference_mode():
+            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)) == sequence(plain)
+        with torch.no_grad():
+            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)) == sequence(plain)
+    with torch.inference_mode():
+        inside = curvature.hessian(model, data, F.mse_loss), curvature.gauss_newton(model, data, F.mse_loss).matrix()
+        swept = curvature.hessian_diagonal(model, data, F.mse_loss)
+    torch.testing.assert_close(inside[0], curvature.hessian(model, data, F.mse_loss))
+    torch.testing.assert_close(inside[1], curvature.gauss_newton(model, data, F.mse_loss).matrix())
+    torch.testing.assert_close(torch.cat([v.reshape(-1) for v in swept.values()]), inside[0].diag())
+
+
+def test_a_compiled_model_and_a_loader() -> None:
+    model, data = network(), examples()
+    compiled = torch.compile(model, backend="eager")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data[0]), batch_size=7, shuffle=True)
+    for prune in (obs, obd):
+        plain = prune(model, data, F.mse_loss, 6, weight_decay=0.1)
+        assert sequence(prune(compiled, loader, F.mse_loss, 6, weight_decay=0.1)) == sequence(plain)
+        assert list(prune(compiled, data, F.mse_loss, 6, weight_decay=0.1).masks) == [
+            "0.weight",
+            "0.bias",
+            "2.weight",
+            "2.bias",
+        ]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_that_reads_nothing() -> None:
+    model = nn.Sequential(nn.Linear(0, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    data = [(torch.zeros(4, 0, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64))]
+    assert curvature.hessian(model, data, F.mse_loss).shape == (5, 5)
+    for prune in (obs, obd):
+        assert prune(model, data, F.mse_loss, 0, weight_decay=0.1).weights_left == 0
+
+
 def test_nothing_to_do_and_everything() -> None:
     model, data = network(), examples()
     run = obs(model, data, F.mse_loss, 13)
