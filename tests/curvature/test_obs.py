@@ -291,12 +291,12 @@ def test_in_inference_mode_and_under_no_grad() -> None:
         (obd, {"method": "hutchinson"}),
         (obd, {"method": "lecun"}),
     ]
-    for prune, given in runs:
-        plain = prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)
+    for prune, extra in runs:
+        plain = prune(model, data, F.mse_loss, 8, weight_decay=0.1, **extra)
         with torch.inference_mode():
-            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)) == sequence(plain)
+            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **extra)) == sequence(plain)
         with torch.no_grad():
-            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **given)) == sequence(plain)
+            assert sequence(prune(model, data, F.mse_loss, 8, weight_decay=0.1, **extra)) == sequence(plain)
     with torch.inference_mode():
         inside = curvature.hessian(model, data, F.mse_loss), curvature.gauss_newton(model, data, F.mse_loss).matrix()
         swept = curvature.hessian_diagonal(model, data, F.mse_loss)
