@@ -21,6 +21,7 @@ LAYERS = [
     {"site"},
     {"exercises"},
     {"lab"},
+    {"lottery"},
     {"evaluate", "surgery"},
     {"curvature"},
     {"pruner", "regularize"},
@@ -33,7 +34,7 @@ LAYERS = [
 CORE = {
     "granularity", "heads", "hold", "memory", "names", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria",
     "pruner", "regularize", "curvature", "surgery",
-    "evaluate"
+    "evaluate", "lottery"
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}
 
@@ -93,9 +94,11 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_the_core_stands_on_four_packages(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)} - CORE_MAY_IMPORT - set(sys.stdlib_module_names)
     # Inside the functions that need them, which say what to install.
-    outside -= {"schedule": {"matplotlib"}, "evaluate": {"matplotlib", "pandas", "joblib", "cloudpickle", "tqdm"}}.get(
-        part(path), set()
-    )
+    outside -= {
+        "schedule": {"matplotlib"},
+        "evaluate": {"matplotlib", "pandas", "joblib", "cloudpickle", "tqdm"},
+        "lottery": {"pandas"},
+    }.get(part(path), set())
     assert not outside
 
 
