@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# As many tests at once as there are cores; tests/conftest.py says which stay together.
+PYTEST := $(BIN)/python -m pytest -n auto
+
 # `make serve ARGS="--port 9000"`
 ARGS ?=
 
@@ -34,14 +37,14 @@ check: $(BIN)/.test-installed
 	@$(BIN)/mypy
 
 unit: $(BIN)/.test-installed
-	@$(BIN)/python -m pytest --ignore=tests/book
+	@$(PYTEST) --ignore=tests/book
 
 browser: $(BIN)/.browser-looked-for book
-	@$(BIN)/python -m pytest tests/book
+	@$(PYTEST) tests/book
 
 # One pytest for the unit and the browser tests, so that its last line counts them all.
 test: check $(BIN)/.browser-looked-for book
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 # Apart from .venv: torchvision breaks what else is there where torch is a build for the CPU (see zoo/from_torchvision.py).
 zoo: .venv-zoo/.installed

@@ -24,7 +24,12 @@ def describe() -> str:
     return gpu if gpu and not done.returncode else cores()
 
 
+def count_cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> str:
     """How many CPU cores this process may use, in words."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = count_cores()
     return "1 CPU core" if count == 1 else f"{count} CPU cores"

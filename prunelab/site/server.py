@@ -139,9 +139,11 @@ def _chapters_as_notebooks(book: Path) -> None:
         "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # else it asks, over every page
     }
     file = config / "labconfig" / "default_setting_overrides.json"
+    text = json.dumps(settings, indent=2)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:  # another server may be reading it
+            file.write_text(text, encoding="utf-8")
     except OSError:
         return  # a read-only checkout: chapters then open as text, and everything else works
     known = os.environ.get("JUPYTER_CONFIG_PATH", "")

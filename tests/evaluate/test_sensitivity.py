@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -49,6 +50,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+@dataclass(frozen=True)
 class Deviation(criteria.Criterion):
     """Changes with what is gone already, so that its rounds matter."""
 
