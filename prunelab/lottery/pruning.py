@@ -13,7 +13,7 @@ from prunelab.criteria.magnitude import Magnitude
 from prunelab.criteria.measuring import Batches, Loss
 from prunelab.granularity import Granularity, Weight
 from prunelab.lottery.recipe import Recipe
-from prunelab.lottery.training import Train
+from prunelab.lottery.training import Train, check_train
 from prunelab.masks import Masks
 from prunelab.names import Exclude
 from prunelab.pruner import prune
@@ -42,11 +42,10 @@ def pruning_of(train: Train, what: dict[str, Any]) -> Pruning:
     names = ("criterion", "granularity", "scope", "data", "loss", "parameters", "exclude")
     if unknown := set(what) - set(names):
         raise TypeError(f"find_tickets has no argument {', '.join(sorted(unknown))}; what goes is said by {names}")
+    check_train(train)
     if isinstance(train, Recipe):
         chunks = zip(train.inputs.split(1024), train.targets.split(1024), strict=True)
         what = {"data": list(chunks), "loss": train.loss} | {k: v for k, v in what.items() if v is not None}
-    elif not callable(train):
-        raise TypeError(f"train must be a lottery.Recipe or a function train(model, masks, seed), not {train!r:.60}")
     criterion, granularity, parameters = what.get("criterion"), what.get("granularity"), what.get("parameters")
     return Pruning(
         Magnitude() if criterion is None else criterion,

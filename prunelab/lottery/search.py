@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prunelab.criteria.base import Criterion
 from prunelab.criteria.measuring import Batches, Loss
 from prunelab.curvature.progress import Progress
+from prunelab.evaluate.engine import Engine
 from prunelab.evaluate.fingerprint import describe
 from prunelab.evaluate.seeding import check_seeds, seeded
 from prunelab.granularity import Granularity
@@ -128,18 +129,25 @@ def find_tickets(
     rewind: Rewind = "weights",
     score: Score | None = None,
     folder: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    engine: Engine | None = None,
     progress: bool = True,
     **what: Any,
 ) -> list[Ticket]:
     """One ticket a seed, in their order. The networks of all seeds are trained at once, if `train` is a `Recipe`.
 
-    The other arguments are those of `find_ticket`. Tickets are those that `find_ticket` finds to rounding: where two
+    With `jobs` or an `engine` several processes share the networks of a recipe, as in `train_stacked`. The other
+    arguments are those of `find_ticket`. Tickets are those that `find_ticket` finds to rounding: where two
     weights are almost equal, the other one may go.
     """
     checked = check_seeds(seeds)
+    if score is not None and not callable(score):
+        raise TypeError(f"score must be a function score(model) → number, not {score!r:.60}")
     pruning = pruning_of(train, what)
     levels = levels_of(pruning, make(make_model, checked[0]), keep, check_step(rounds, "rounds", least=1))
-    search = _Search(make_model, train, pruning, levels, _checked_rewind(train, rewind, rewind_to), score)
+    search = _Search(
+        make_model, train, pruning, levels, _checked_rewind(train, rewind, rewind_to), score, (jobs, engine)
+    )
     tickets = [search.begin(seed, folder) for seed in checked]
     total = rounds * len(tickets)
     with Progress("rounds of the search", total, progress) as shown:
@@ -164,6 +172,7 @@ class _Search:
     levels: list[tuple[float, float | None]]
     back: tuple[Rewind, int]
     score: Score | None
+    processes: tuple[int, Engine | None]
 
     def begin(self, seed: int, folder: str | os.PathLike[str] | None) -> Ticket:
         """The ticket that the folder has, or one without rounds."""
@@ -189,11 +198,15 @@ class _Search:
         what, step = self.back
         tickets, number = list(tickets), len(tickets[0].rounds)
         if number == 0 and step and what == "weights":
-            early = train_all(self.train, [ticket.model() for ticket in tickets], tickets, stop=step)
+            early = self._trained([ticket.model() for ticket in tickets], tickets, stop=step)
             tickets = [replace(ticket, rewound=state) for ticket, state in zip(tickets, early, strict=True)]
         models = [ticket.model() for ticket in tickets]
-        states = train_all(self.train, models, tickets)
+        states = self._trained(models, tickets)
         return [self._pruned(*one) for one in zip(tickets, models, states, strict=True)]
+
+    def _trained(self, models: list[nn.Module], tickets: list[Ticket], stop: int | None = None) -> list[State]:
+        jobs, engine = self.processes
+        return train_all(self.train, models, tickets, stop=stop, jobs=jobs, engine=engine)
 
     def _pruned(self, ticket: Ticket, model: nn.Module, state: State) -> Ticket:
         """What a trained network tells of the next round."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from prunelab import granularity as granularities
 from prunelab.evaluate.seeding import seeded
+from prunelab.evaluate.table import html_lines, html_table
 from prunelab.granularity import Granularity, Weight
 from prunelab.lottery.files import read, write
 from prunelab.lottery.state import State, check_seed, load
 from prunelab.masks import Masks
 from prunelab.schedule.base import check_step
+
+if TYPE_CHECKING:
+    from prunelab.evaluate.chart import Chart
 
 _FORMAT = "prunelab.ticket.1"
 MakeModel = Callable[[int], nn.Module]
@@ -68,7 +72,8 @@ class Ticket:
         whole: masks that keep everything, of the parameters that were to be pruned.
         rewound: where the search went back to after each round.
         rounds: one record a round.
-        oneshot: for each round the masks that keep as much, removed at once from the dense network of the first round.
+        oneshot: for each round of the search the masks that keep as much, removed at once from the dense network that was
+            trained in the first.
         granularity: what the units of the masks are; None where a file does not say it.
         settings: how it was searched for, in words, by name.
     """
@@ -108,7 +113,7 @@ class Ticket:
         """The ticket as it was after so many rounds; 0 is the dense network."""
         if check_step(number, "round") > len(self.rounds):
             raise ValueError(f"there is no round {number}: the ticket was found in {len(self.rounds)}")
-        return replace(self, rounds=self.rounds[:number], oneshot=self.oneshot[:number])
+        return replace(self, rounds=self.rounds[:number])
 
     def __repr__(self) -> str:
         kept, total = self.masks.total - self.masks.removed, self.masks.total
@@ -116,6 +121,24 @@ class Ticket:
             f"Ticket(seed {self.seed}: {kept} of {total} entries kept after {len(self.rounds)} rounds, starts at step "
             f"{self.start.step})"
         )
+
+    def _repr_html_(self) -> str:
+        """The rounds as a table: what is kept, in all and of each parameter, and the loss and score of the training."""
+        names = list(self.whole)
+        rows = [
+            [str(one.number), f"{one.kept:,}", f"{1 - one.masks.sparsity:.4f}", _shown(one.loss), _shown(one.score)]
+            + [f"{kept:,}" for kept in one.kept_by_parameter.values()]
+            for one in self.rounds
+        ]
+        said = [f"{self!r}. Loss and score are those of the network trained in the round, before its pruning."]
+        headings = ["round", "kept", "fraction", "loss", "score", *names]
+        return html_lines(said) + html_table(headings, rows, label="Ticket", left=0)
+
+    def plot(self, title: str = "") -> Chart:
+        """What is kept of each parameter after each round, and the scores of the rounds. Needs the extra `lab`."""
+        from prunelab.lottery.drawing import draw_ticket
+
+        return draw_ticket(self, title)
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -166,6 +189,10 @@ class Ticket:
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)!r} does not fit make_model: {error}") from error
         return ticket
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def make(make_model: MakeModel, seed: int) -> nn.Module:
