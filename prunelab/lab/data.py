@@ -1,16 +1,21 @@
-"""Real data that needs no network: scikit-learn's handwritten digits, split and normalised, and the MONK's problems."""
+"""Data that need no network: scikit-learn's handwritten digits, split and normalised, MNIST-1D, the MONK's problems."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from prunelab.evaluate.seeding import seeded
 from prunelab.lab.extras import lab_extra
 from prunelab.lab.monks import monks as monks
 
@@ -164,3 +169,64 @@ def split_indices(targets: Tensor, *, val: float, test: float, seed: int) -> dic
         held_in, test_size=round(val * len(rows)), stratify=[labels[row] for row in held_in], random_state=seed
     )
     return {"train": torch.tensor(train_rows), "val": torch.tensor(val_rows), "test": torch.tensor(test_rows)}
+
+
+def mnist1d(*, seed: int = 42, data_home: str | os.PathLike[str] | None = None) -> Dataset:
+    """MNIST-1D: signals of 40 points, ten classes; 4,000 to train on and 1,000 to test (Greydanus & Kobak 2024).
+
+    Each signal is one of ten templates, padded, stretched, shifted, sheared and blurred with noise. The package
+    `mnist1d` makes them, in seconds and without a network; they are then kept in `data_home`. It has no validation
+    part: those 1,000 signals are further ones, made in the same way.
+
+    The package standardises: all 5,000 signals together have mean 0 and standard deviation 1, the validation part has
+    by itself.
+
+    Args:
+        seed: which signals, from 0 to 2**31 - 1; 42 is the package's own.
+        data_home: the folder to keep them in; by default the one that the environment variable PRUNELAB_DATA names,
+            or else scikit-learn's (`sklearn.datasets.get_data_home`). Where it cannot be written, nothing is kept.
+
+    Returns:
+        Dataset whose inputs are (N, 40) float32 and whose targets are (N,) int64.
+
+    >>> mnist1d()
+    Dataset(mnist1d: train 4000, val 1000, test 1000; inputs (40,), 10 classes)
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed={seed!r}: MNIST-1D is made from a whole number from 0 to 2**31 - 1, by default 42")
+    with lab_extra():
+        from sklearn.datasets import get_data_home
+    home = data_home if data_home is not None else os.environ.get("PRUNELAB_DATA")
+    parts: dict[str, Tensor] = {}
+    kept = None
+    with suppress(OSError):
+        kept = Path(get_data_home(home)) / f"mnist1d-{seed}.safetensors"
+        parts = load_file(kept) if kept.is_file() else {}
+    if not parts:
+        parts = _made(seed)
+        if kept is not None:
+            with suppress(OSError):
+                part = kept.with_name(f"{kept.name}.{os.getpid()}.part")  # two processes may be at it
+                save_file(parts, part)
+                os.replace(part, kept)
+    pairs = {split: (parts[split], parts[f"{split} targets"]) for split in SPLITS}
+    return Dataset(**pairs, classes=10, name="mnist1d")
+
+
+def _made(seed: int) -> dict[str, Tensor]:
+    """The three parts of MNIST-1D, inputs and targets, by name."""
+    with lab_extra():
+        from mnist1d.data import get_dataset_args, make_dataset
+    settings = get_dataset_args()
+    settings.seed = seed
+    with seeded(seed):  # the package reseeds the global generators
+        made = make_dataset(settings)
+        # A seed that is nobody's training set: the first signals of two sets of one seed are the same.
+        settings.seed, settings.num_samples, settings.train_split = seed + 2**31, 1000, 1.0
+        further = make_dataset(settings)
+    inputs = {"train": made["x"], "val": further["x"], "test": made["x_test"]}
+    targets = {"train": made["y"], "val": further["y"], "test": made["y_test"]}
+    return {
+        **{split: torch.from_numpy(signals).float() for split, signals in inputs.items()},
+        **{f"{split} targets": torch.from_numpy(classes).long() for split, classes in targets.items()},
+    }

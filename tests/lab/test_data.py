@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -121,3 +126,66 @@ def test_errors_name_the_value(call: object, message: str) -> None:
 def test_a_fractional_batch_size_is_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"batch_size=0\.5 is a float"):
         data.digits().batches("train", 0.5)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def test_mnist1d_is_what_its_package_makes(home: Path) -> None:
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    made = make_dataset(get_dataset_args())
+    ours = data.mnist1d(data_home=home)
+    assert repr(ours) == "Dataset(mnist1d: train 4000, val 1000, test 1000; inputs (40,), 10 classes)"
+    assert torch.equal(ours.train[0], torch.from_numpy(made["x"]).float())
+    assert torch.equal(ours.test[0], torch.from_numpy(made["x_test"]).float())
+    assert ours.train[1].tolist() == made["y"].tolist()
+    assert ours.test[1].tolist() == made["y_test"].tolist()
+    assert ours.train[0].dtype == ours.val[0].dtype == torch.float32
+    assert ours.train[1].dtype == ours.val[1].dtype == torch.int64
+
+
+def test_mnist1d_validates_on_signals_of_its_own(home: Path) -> None:
+    ours = data.mnist1d(data_home=home)
+    assert torch.bincount(ours.val[1]).tolist() == [100] * 10
+    signals = torch.cat([ours.train[0], ours.val[0], ours.test[0]])
+    assert len({tuple(row) for row in signals.tolist()}) == 6000
+    assert abs(ours.val[0].mean()) < 1e-5
+    assert abs(ours.val[0].std() - 1) < 1e-4
+    # The same world: the classes' mean signals are alike, as far as so few that are shifted at random can be.
+    means = [torch.stack([x[y == label].mean(0) for label in range(10)]).flatten() for x, y in (ours.train, ours.val)]
+    assert torch.corrcoef(torch.stack(means))[0, 1] > 0.6
+
+
+def test_mnist1d_is_made_once_and_leaves_chance_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mnist1d.data
+
+    first = data.mnist1d(data_home=home)
+    with monkeypatch.context() as patched:
+        patched.setattr(mnist1d.data, "make_dataset", lambda *_: pytest.fail("it was kept"))
+        assert torch.equal(data.mnist1d(data_home=home).val[0], first.val[0])
+    # Few of them, so that it is quick; into a place that cannot be written: made, and not kept.
+    make = mnist1d.data.make_dataset
+
+    def few(settings: Any) -> dict[str, Any]:
+        settings.num_samples = 100
+        return make(settings)
+
+    monkeypatch.setattr(mnist1d.data, "make_dataset", few)
+    monkeypatch.setenv("PRUNELAB_DATA", str(home / "mnist1d-42.safetensors"))
+
+    def chance() -> list[object]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]  # noqa: NPY002
+
+    before = chance()
+    assert len(data.mnist1d(seed=7).train[1]) == 80
+    assert before == chance()
+    assert [path.name for path in home.iterdir()] == ["mnist1d-42.safetensors"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 1.0, True])
+def test_mnist1d_refuses_a_seed_that_is_none(seed: Any) -> None:
+    with pytest.raises(ValueError, match=f"seed={seed!r}"):
+        data.mnist1d(seed=seed)
