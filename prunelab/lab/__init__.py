@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelab.lab import data, models, plots, train
+    from prunelab.lab import data, minilm, models, plots, train
     from prunelab.lab.exploration import explore
     from prunelab.lab.hardware import device
 
-__all__ = ["data", "device", "explore", "models", "plots", "train"]
+__all__ = ["data", "device", "explore", "minilm", "models", "plots", "train"]
 
-_MODULES = frozenset({"data", "models", "plots", "train"})
+_MODULES = frozenset({"data", "minilm", "models", "plots", "train"})
 # Functions live in modules of another name: a submodule `device` would overwrite the function `device` once imported.
 _HOMES = {"device": "prunelab.lab.hardware", "explore": "prunelab.lab.exploration"}
 

@@ -16,7 +16,7 @@ def test_names_are_loaded_lazily_and_functions_stay_functions() -> None:
 
     assert callable(prunelab.lab.device)
     assert callable(prunelab.lab.explore)
-    assert set(dir(prunelab.lab)) == {"data", "device", "explore", "models", "plots", "train"}
+    assert set(dir(prunelab.lab)) == {"data", "device", "explore", "minilm", "models", "plots", "train"}
     with pytest.raises(AttributeError, match=r"no attribute 'digits'.*data, device, explore"):
         prunelab.lab.digits  # noqa: B018
 
