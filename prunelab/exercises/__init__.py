@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         criteria,
         evaluation,
         granularity,
+        optimal_brain_damage,
         regularisation,
         scheduling,
         structured_vs_unstructured,
@@ -38,6 +39,7 @@ __all__ = [
     "criteria",
     "evaluation",
     "granularity",
+    "optimal_brain_damage",
     "questions",
     "regularisation",
     "scheduling",
@@ -53,6 +55,7 @@ CHAPTERS = (
     "scheduling",
     "criteria",
     "evaluation",
+    "optimal_brain_damage",
     "a_cnn_to_a_latency_budget",
 )  # in the order of the book
 
