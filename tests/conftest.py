@@ -1,13 +1,14 @@
 """Shared fixtures: one torch thread (tiny nets crawl with more), and every device that this machine has.
 
 With `-n auto`, as the Makefile runs them, there is one worker for each core. A file of unit tests stays with one worker,
-so that what it makes once is made once; tests of the built book, which share nothing, go to whoever is free. Both
-are given out in the order of collection.
+so that what it makes once is made once. So do the tests that look at one view of a page of the book; all other tests of
+the book go to whoever is free. Everything is given out in the order of collection.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 # Also for the processes that tests start. Before torch is imported: it reads this once.
@@ -38,7 +39,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return nodeid if file.startswith("tests/book/") else file
+            view = re.search(r"\[(.*-(?:wide|narrow)-(?:light|dark))\]$", nodeid)
+            return (view[1] if view else nodeid) if file.startswith("tests/book/") else file
 
     config.option.loadscopereorder = False  # the browser comes last: see tests/book/conftest.py
     return Scheduling(config, log)

@@ -18,13 +18,23 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parent))  # pytest need not put the folder of a test on the path
 
 import chromium
-from helpers_book import HTML, Served, Watch, missing, settle
+from helpers_book import HTML, WIDTHS, Opened, Served, View, Watch, missing, settle
 
 
+@pytest.hookimpl(trylast=True)  # pytest itself would order views by their numbers, of which each test has its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser last: playwright leaves an event loop running in this thread, which other tests do not expect."""
+    """The browser last: playwright leaves an event loop running in this thread, which other tests do not expect.
+
+    At the very end, and view by view, the tests that share one: each is then opened once.
+    """
     here = Path(__file__).parent
-    items.sort(key=lambda item: here in item.path.parents)
+    order: dict[View, int] = {}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        view = item.callspec.params.get("view") if hasattr(item, "callspec") else None
+        return here in item.path.parents, order.setdefault(view, len(order)) if isinstance(view, View) else -1
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +87,22 @@ def served(book: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def live_context(context: BrowserContext, served: Served) -> BrowserContext:
-    """A browser that is logged in: it opened the printed address once."""
-    page = context.new_page()
-    page.goto(f"{served.home}?token={served.token}", wait_until="networkidle")
-    page.close()
+    """A browser that is logged in: it asked once for the printed address."""
+    assert context.request.get(f"{served.home}?token={served.token}").ok
     return context
+
+
+@pytest.fixture(scope="session")
+def view(browser: Browser, static_site: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """A view of a page as plain files, settled; tests of the same view that follow each other get the same one."""
+    wanted: View = request.param
+    size = {"width": WIDTHS[wanted.width], "height": 900}
+    with browser.new_context(viewport=size, color_scheme=wanted.scheme) as context:
+        page = context.new_page()
+        watch = Watch(page, static_site)
+        page.goto(f"{static_site}{wanted.name}.html", wait_until="networkidle")
+        settle(page)
+        yield Opened(wanted, page, watch)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +19,8 @@ from playwright.sync_api import Locator, Page, expect
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 ARTIFACTS = ROOT / "artifacts"
+WIDTHS = {"wide": 1280, "narrow": 390}
+SCHEMES = ("light", "dark")
 
 
 def pages() -> list[str]:
@@ -53,6 +57,33 @@ def missing(what: str) -> None:
         pytest.fail(what)
     warnings.warn(f"BROWSER TESTS SKIPPED: {what}", stacklevel=2)
     pytest.skip(what)
+
+
+@dataclass(frozen=True)
+class View:
+    """How a reader without a kernel sees a page: which one, how wide, light or dark."""
+
+    name: str
+    width: str = "wide"
+    scheme: str = "light"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.width}-{self.scheme}"
+
+
+def views(names: list[str], widths: tuple[str, ...] = ("wide",), schemes: tuple[str, ...] = ("light",)) -> Any:
+    """Run the test once for each of these views of each of these pages; its argument `view` is the View, opened."""
+    chosen = [View(name, width, scheme) for name in names for width in widths for scheme in schemes]
+    return pytest.mark.parametrize("view", chosen, indirect=True, ids=str)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A view in the browser. Tests share it: they look, and leave it as it was."""
+
+    view: View
+    page: Page
+    watch: Watch
 
 
 class Watch:

@@ -168,3 +168,5 @@ def test_a_whole_chapter_runs_live(live_context: BrowserContext, served: Served,
     expect(said).not_to_have_text(before)
     expect(said).to_contain_text(" s)", timeout=60_000)
     expect(explorations.first.locator(".prunelab-error")).to_have_count(0)
+    page.locator(".prune-live-bar").get_by_role("button", name="Stop").click()  # a kernel keeps several 100 MB
+    expect(status(page)).to_contain_text("stopped")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from helpers_book import Served, Watch, chapters, pages, settle
-from playwright.sync_api import BrowserContext, Page
+from helpers_book import Opened, Served, Watch, chapters, pages, settle, views
+from playwright.sync_api import BrowserContext
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
 
-Open = Callable[[str], tuple[Page, Watch]]
 
-
-@pytest.mark.parametrize("name", pages())
-def test_a_plain_file_server_is_enough(open_page: Open, static_site: str, name: str) -> None:
-    page, watch = open_page(f"{static_site}{name}.html")
-    assert page.title()
-    watch.assert_clean()
+@views(pages())
+def test_a_plain_file_server_is_enough(view: Opened) -> None:
+    assert view.page.title()
+    view.watch.assert_clean()
 
 
 @pytest.mark.parametrize("name", pages())
@@ -29,52 +24,45 @@ def test_the_server_shows_it_too(live_context: BrowserContext, served: Served, n
     watch.assert_clean()
 
 
-@pytest.mark.parametrize("name", pages())
-def test_every_picture_says_what_it_shows(open_page: Open, static_site: str, name: str) -> None:
-    page, _ = open_page(f"{static_site}{name}.html")
-    alternatives = page.eval_on_selector_all("main img", "images => images.map(image => [image.src, image.alt])")
+@views(pages())
+def test_every_picture_says_what_it_shows(view: Opened) -> None:
+    alternatives = view.page.eval_on_selector_all("main img", "images => images.map(image => [image.src, image.alt])")
     for source, alternative in alternatives:
         assert len(alternative) > 10, source
         assert not alternative.endswith(".png"), f"{source}: the alt text is a file name"
 
 
-@pytest.mark.parametrize("name", pages())
-def test_a_phone_never_scrolls_a_page_sideways(open_page: Open, static_site: str, name: str) -> None:
-    page, _ = open_page(f"{static_site}{name}.html")
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(300)
-    wide = page.evaluate(
+@views(pages(), widths=("narrow",))
+def test_a_phone_never_scrolls_a_page_sideways(view: Opened) -> None:
+    wide = view.page.evaluate(
         """() => [...document.querySelectorAll('main *')]
             .filter(element => element.getBoundingClientRect().right > innerWidth + 1)
             .map(element => element.tagName + '.' + element.className).slice(0, 5)"""
     )
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390, wide
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= 390, wide
 
 
-@pytest.mark.parametrize("name", chapters())
-def test_the_card_gives_measured_times_and_the_notebook(open_page: Open, static_site: str, name: str) -> None:
-    page, _ = open_page(f"{static_site}{name}.html")
-    card = page.locator(".prune-card")
+@views(chapters())
+def test_the_card_gives_measured_times_and_the_notebook(view: Opened) -> None:
+    card = view.page.locator(".prune-card")
     assert card.count() == 1
     assert "Runs in" in card.inner_text()
     assert " s on " in card.inner_text() or " min" in card.inner_text()
-    with page.expect_download() as download:
+    with view.page.expect_download() as download:
         card.get_by_role("link", name=".ipynb").click()
     text = download.value.path().read_text(encoding="utf-8")
     assert '"nbformat": 4' in text
     assert '"outputs": []' in text
 
 
-@pytest.mark.parametrize("name", pages())
-def test_no_button_leads_to_a_repository_that_does_not_exist(open_page: Open, static_site: str, name: str) -> None:
-    page, _ = open_page(f"{static_site}{name}.html")
-    links = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+@views(pages())
+def test_no_button_leads_to_a_repository_that_does_not_exist(view: Opened) -> None:
+    links = view.page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
     assert [link for link in links if "executablebooks/jupyter-book" in link or "mybinder.org" in link] == []
 
 
-@pytest.mark.parametrize("name", chapters())
-def test_equations_count_from_one_on_every_page(open_page: Open, static_site: str, name: str) -> None:
+@views(chapters())
+def test_equations_count_from_one_on_every_page(view: Opened) -> None:
     """Code and tables name equations by number, which has to be the one that the page shows."""
-    page, _ = open_page(f"{static_site}{name}.html")
-    numbers = page.locator("main .eqno").all_inner_texts()
+    numbers = view.page.locator("main .eqno").all_inner_texts()
     assert [text.strip(" #") for text in numbers] == [f"({number})" for number in range(1, len(numbers) + 1)]
