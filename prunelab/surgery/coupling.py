@@ -159,18 +159,21 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
         with np.errstate(over="ignore"):
             signature[units] += number * times
     free = solution.free(exact)
-    alike: dict[tuple[int, bool], list[int]] = {}
-    for unit in np.flatnonzero(solution.made):
-        alike.setdefault((int(signature[unit]), bool(free[unit])), []).append(int(unit))
+    alike = _alike(np.flatnonzero(solution.made), signature, free)
     first_of = np.zeros(count, bool)
-    first_of[[units[0] for units in alike.values()]] = True
+    first_of[[units[0] for units in alike]] = True
     at: dict[int, list[int]] = {}
     for place, (units, _) in enumerate(lies):
         for unit in units[first_of[units]]:
             at.setdefault(int(unit), []).append(place)
+    making: dict[int, list[int]] = {}
+    for place, (_, label) in enumerate(places):
+        units = solution.unit_of[label[made[label]]]
+        for unit in np.unique(units[first_of[units]]):
+            making.setdefault(int(unit), []).append(place)
     found = [
-        _group(coupling, places, made, np.array(units), at[units[0]], removable)
-        for (_, removable), units in alike.items()
+        _group(coupling, places, units, at[int(units[0])], making[int(units[0])], bool(free[units[0]]))
+        for units in alike
     ]
     ordered = [group for _, group in sorted(found, key=lambda pair: pair[0])]
     return replace(
@@ -180,17 +183,23 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
     )
 
 
+def _alike(units: NDArray[np.int64], signature: NDArray[np.int64], free: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Units of one signature that may all go, or may all not go; each in their order."""
+    order = units[np.lexsort((units, free[units], signature[units]))]
+    new = (np.diff(signature[order]) != 0) | (np.diff(free[order].astype(np.int8)) != 0)
+    return np.split(order, np.flatnonzero(new) + 1) if order.size else []
+
+
 def _group(
     coupling: Coupling,
     places: Sequence[tuple[str, Label]],
-    made: NDArray[np.bool_],
     units: NDArray[np.int64],
     at: Sequence[int],
+    makers: Sequence[int],
     removable: bool,
 ) -> tuple[int, Group]:
-    """The group of some units whose slices lie at these places, and the first place that makes them."""
+    """The group of some units whose slices lie `at` these places, and the first of its `makers`."""
     solution = coupling.solution
-    makers = [i for i in at if made[places[i][1]][solution.unit_of[places[i][1]] == units[0]].any()]
     flat = solution.unit_of[places[makers[0]][1]].ravel()
     mine = flat[np.isin(flat, units)]
     name = places[makers[0]][0]

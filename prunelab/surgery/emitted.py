@@ -14,7 +14,7 @@ from torch import nn
 
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import Followed, arguments
+from prunelab.surgery.follow import Followed, arguments, writes
 from prunelab.surgery.held import Held, Known, with_numbers
 from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
@@ -159,8 +159,7 @@ class _Following(Held):
         return shifts
 
     def _writes_into_a_part(self, op: Op) -> bool:
-        writes = any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
-        return writes and bool(op.outputs) and op.outputs[0].id in self.views
+        return writes(op) and bool(op.outputs) and op.outputs[0].id in self.views
 
     def _overwritten(self, op: Op) -> None:
         """What lies in memory under a view changes in a way that is not followed."""

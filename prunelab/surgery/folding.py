@@ -32,7 +32,7 @@ def fold_batch_norm(model: nn.Module, example_inputs: Any, *, verify: bool = Tru
     ['Conv2d', 'Identity', 'ReLU']
     """
     network = unwrap(model)
-    folded = copied(network, {}).eval()
+    folded = copied(network).eval()
     for layer, norm in _pairs(network, example_inputs):
         one, other = folded.get_submodule(layer), folded.get_submodule(norm)
         assert isinstance(one, nn.Linear | _ConvNd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 from prunelab.surgery.labels import Label, lift, spread, tidy, varying
@@ -67,6 +68,7 @@ class Follower:
             self._pure.add(value.id)
         followed = Followed(trace, names=dict(self.names))
         followed.idle = _idle(trace)
+        now: set[str] = set()
         for number, op in enumerate(trace.ops):
             self.op = op
             if number in followed.idle:
@@ -75,8 +77,9 @@ class Follower:
             if op.name == "aten::slice.Tensor":
                 dim = arguments(op)["dim"] % len(op.inputs[0].shape)
                 followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
-            self._read = set(self.used)
-            self.used.update(self.names[value.id] for value in op.inputs if value.id in self.names)
+            self._read |= now
+            now = {self.names[value.id] for value in op.inputs if value.id in self.names}
+            self.used |= now
             rule = self._rules.get(op.name.partition(".")[0].removeprefix("aten::").removesuffix("_"), self._otherwise)
             rule(self, op)
             if op.products:  # the rule may have told a parameter's channels apart, so only now
@@ -232,8 +235,7 @@ def _idle(trace: Trace) -> set[int]:
     wanted, idle = {value.id for value in trace.outputs}, set()
     for number in range(len(trace.ops) - 1, -1, -1):
         op = trace.ops[number]
-        writes = any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
-        if writes or not op.outputs or any(value.id in wanted for value in op.outputs):
+        if writes(op) or not op.outputs or any(value.id in wanted for value in op.outputs):
             wanted.update(value.id for value in op.inputs)
         else:
             idle.add(number)
@@ -251,8 +253,21 @@ def _widest(labels: Sequence[Label]) -> list[Label]:
 
 def arguments(op: Op) -> dict[str, Any]:
     """The arguments of an operation by name, defaults included."""
-    schema = op.func._schema.arguments
-    bound = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-    bound.update(zip((argument.name for argument in schema), op.args, strict=False))
-    bound.update(op.kwargs)
-    return bound
+    names, defaults, _ = _schema(op.func)
+    return {**defaults, **dict(zip(names, op.args, strict=False)), **op.kwargs}
+
+
+def writes(op: Op) -> bool:
+    """Whether the operation changes one of its arguments."""
+    return _schema(op.func)[2]
+
+
+@cache
+def _schema(func: Any) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    """The names of the arguments, the defaults, and whether one is written to."""
+    declared = func._schema.arguments
+    return (
+        tuple(argument.name for argument in declared),
+        {argument.name: argument.default_value for argument in declared if argument.has_default_value()},
+        any(argument.alias_info is not None and argument.alias_info.is_write for argument in declared),
+    )

@@ -75,7 +75,8 @@ class Plan:
         Raises ValueError, naming the tensor, for a network with other shapes.
         """
         model = unwrap(fresh_model)
-        small = copied(model, smaller_tensors(model, self.slices, self.caches))
+        held = named_tensors(model)
+        small = copied(model, held, smaller_tensors(model, held, self.slices, self.caches))
         update_attributes(small, self.slices)
         for path in self.replaced:
             layer = small.get_submodule(path)
@@ -90,7 +91,6 @@ class Plan:
                 encoder.use_nested_tensor = False  # padded batches as nested tensors are for the fused layer only
         for path, attribute, value in self.attributes:
             set_attribute(small, path, attribute, value)
-        held = named_tensors(model)
         add_biases(small, {name: self._left(name, values, name in held) for name, values in self.biases.items()})
         return small
 
@@ -112,7 +112,7 @@ class Plan:
             tensor = tensors[name]
             value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
             zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-        masked = copied(model, zeroed)
+        masked = copied(model, tensors, zeroed)
         add_biases(masked, self.biases)
         return masked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -15,24 +16,39 @@ from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
 from prunelab.trace import held_tensors
 
+_EMPTY = (dict, OrderedDict, set)
+
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters, buffers and other tensors that modules hold, under their first names."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers()), **held_tensors(model)}
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():  # once; named_parameters() and named_buffers() would walk it twice
+        for held, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{path}.{name}" if path else name] = tensor
+    return {**parameters, **buffers, **held_tensors(model)}
 
 
-def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
-    """A deep copy of `model` in which the named parameters and buffers are other ones. Nothing large is copied twice.
+def copied(
+    model: nn.Module, tensors: Mapping[str, Tensor] | None = None, replaced: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """A deep copy of `model`, of whose named `tensors` some are other ones. Nothing large is copied twice.
 
     Raises TypeError, with what went wrong, for a model that cannot be copied.
     """
     memo: dict[int, Any] = {}
-    tensors = named_tensors(model)
+    tensors, replaced = tensors or {}, replaced or {}
     by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
     for module in model.modules():
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None and (value := by_memory.get(memory_of(tensor))) is not None:
                 memo[id(tensor)] = value
+        # The empty dictionaries of hooks, a dozen a module, are most of the work of a copy.
+        memo.update((id(held), type(held)()) for held in vars(module).values() if type(held) in _EMPTY and not held)
     memo.update((id(tensors[name]), value) for name, value in replaced.items())
     try:
         return copy.deepcopy(model, memo)
@@ -42,13 +58,15 @@ def copied(model: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
         ) from error
 
 
-def smaller_tensors(model: nn.Module, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:
-    """The tensors that change, smaller. A parameter stays one, with its `requires_grad`; gradients are not kept.
+def smaller_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], slices: Mapping[str, Slices], caches: Container[str] = ()
+) -> dict[str, Tensor]:
+    """Of the model's named `tensors` those that change, smaller. A parameter stays one, with its `requires_grad`;
+    gradients are not kept.
 
     `caches` are those that a model fills when it runs: one that has not run has none.
     """
     small: dict[str, Tensor] = {}
-    tensors = named_tensors(model)
     for name, cut in slices.items():
         if name not in tensors and name in caches:
             continue

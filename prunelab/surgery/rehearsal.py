@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunelab.surgery.coupling import Coupling
-from prunelab.trace import Op, call_arguments, device_of, undisturbed
+from prunelab.surgery.shapes import shaped
+from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace.record import all_of
 from prunelab.trace.recorder import Recorder, stepwise
 
-_SLOW = (torch.ops.aten.native_batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
 _AHEAD = 4  # operations that may be missing or more
 
 
@@ -46,28 +47,23 @@ class _Watch(Recorder):
         self.at, self.diverged, self._extra = 0, False, 0
         self.mismatch: str | None = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _SLOW and args[0].is_meta:  # decomposed there, which takes as long as to compute it
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        if self.ops:
-            op = self.ops.pop()
-            if not self.diverged and not inside(op.module, self._skip):
-                self._compare(op)
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = shaped(func, args, kwargs)
+        if not self.diverged and not inside(self._path[-1], self._skip):
+            self._compare(str(func.name()), tuple(tuple(tensor.shape) for tensor in all_of(Tensor, result)))
         return result
 
-    def _compare(self, op: Op) -> None:
-        found = tuple(value.shape for value in op.outputs)
+    def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> None:
         ahead = self._expected[self.at : self.at + _AHEAD]
-        if ahead and ahead[0][1] == op.name:
+        if ahead and ahead[0][1] == op:
             shapes = ahead[0][2]
             if not all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
-                raise self._mismatch(f"{op.name} returned {list(found)} where {list(shapes)} was expected")
+                raise self._mismatch(f"{op} returned {list(found)} where {list(shapes)} was expected")
             self.at, self._extra = self.at + 1, 0
             return
         # A copy more or less (a view of a smaller tensor may need none, or one) is no other path through the code.
         for skipped, (_, name, shapes) in enumerate(ahead):
-            if name == op.name and all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
+            if name == op and all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
                 self.at, self._extra = self.at + skipped + 1, 0
                 return
         self._extra += 1

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.rnn import PackedSequence
 
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 _INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 
 
@@ -182,7 +183,12 @@ def held_tensors(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in _INTERNAL and isinstance(value, Tensor | list | tuple | dict) and name != "_flat_weights":
+            # The types first, and sizes without a closer look: a network has tens of thousands of such attributes.
+            if type(value) in _PLAIN or name in _INTERNAL or name == "_flat_weights":
+                continue
+            if type(value) is tuple and all(type(item) in _PLAIN for item in value):
+                continue
+            if isinstance(value, Tensor | list | tuple | dict):
                 found.update(_held(f"{path}.{name}".lstrip("."), value))
     if not found:
         return found

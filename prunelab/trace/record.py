@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Op:
     `func` is the operator overload (its schema names the arguments and says what is a view or in-place). `args` and
     `kwargs` are what it was called with, each tensor replaced by its `Value` and each list by a tuple; `outputs` are
     the tensors that it returned, in order. `module` is the path of the innermost module that was running, "" for the
-    model itself. `products` is empty for operations that multiply no matrices, and for those not `counted`.
+    model itself. `products` is empty for operations that multiply no matrices, and for those not `counted`. `inputs`
+    are the tensors among the arguments, in order.
     """
 
     func: Any
@@ -75,16 +77,12 @@ class Op:
     module: str = ""
     products: tuple[Product, ...] = ()
     counted: bool = True
+    inputs: tuple[Value, ...] = ()
 
     @property
     def name(self) -> str:
         """The operator's name, such as "aten::mm" or "aten::sum.dim_IntList"."""
         return str(self.func.name())
-
-    @property
-    def inputs(self) -> tuple[Value, ...]:
-        """Every tensor among the arguments, in order."""
-        return tuple(all_of(Value, (self.args, self.kwargs)))
 
     @property
     def macs(self) -> int:
@@ -136,6 +134,6 @@ def all_of(kind: type[T], nested: Any) -> Iterator[T]:
     elif isinstance(nested, tuple | list):
         for item in nested:
             yield from all_of(kind, item)
-    elif isinstance(nested, Mapping):
+    elif type(nested) not in _PLAIN and isinstance(nested, Mapping):  # asking for a Mapping takes long
         for item in nested.values():
             yield from all_of(kind, item)

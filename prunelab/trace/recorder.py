@@ -147,15 +147,22 @@ class Recorder(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs) if hasattr(func, "decompose") else NotImplemented
             if parts is not NotImplemented:
                 return parts
+        return self.record(func, args, kwargs)
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operation and write it down; what it returned."""
         read: list[Value] = []
         described = self._describe(args, read), self._describe(kwargs, read)
         source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
-        outputs = tuple(self.value(tensor) for tensor in all_of(Tensor, result))
-        self._sources.update(dict.fromkeys((value.id for value in outputs), source))
+        # Nearly always one tensor, and this runs for every operation.
+        results = (result,) if isinstance(result, Tensor) else all_of(Tensor, result)
+        outputs = tuple([self.value(tensor) for tensor in results])
+        for value in outputs:
+            self._sources[value.id] = source
         products = find_products(func.name(), result, args)
         costs = tuple(Product(macs, self._weights(factors)) for macs, factors in products or [])
-        self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None))
+        self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None, tuple(read)))
         return result
 
     def _describe(self, item: Any, values: list[Value]) -> Any:
