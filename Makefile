@@ -50,10 +50,10 @@ test: check $(BIN)/.browser-looked-for book
 zoo: .venv-zoo/.installed
 	@.venv-zoo/bin/python -m pytest zoo
 
-# fasterai without its dependencies: fastai would bring torchvision, and the part that is measured needs neither.
+# fasterai and backpack without their dependencies: fastai would bring torchvision, and what is measured needs neither.
 bench: $(BIN)/.test-installed .venv-zoo/.installed
-	@$(PIP) --no-deps fasterai fastcore einops
-	@for name in magnitude selection hold correlation information macs; do \
+	@$(PIP) --no-deps fasterai fastcore backpack-for-pytorch einops
+	@for name in magnitude selection hold correlation information macs layerwise second_order minilm monks; do \
 		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@echo "== surgery"; .venv-zoo/bin/python benchmarks/surgery.py
 	@echo "== all that has a bar"; $(BIN)/python benchmarks/summary.py

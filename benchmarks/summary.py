@@ -55,6 +55,31 @@ BARS = [
         Bar(f"all forwards to a pruned {name}", "surgery", ("forwards", name, "all"), 10, True)
         for name in ("Llama, tiny", "Mixtral, tiny")
     ),
+    Bar(
+        "SparseGPT on 3072 x 768, times the published one's speed",
+        "layerwise",
+        ("layers", "3072x768", "sparsegpt, 50 %", "speedup_over_published", "median"),
+        3,
+    ),
+    Bar("greedy surgeon, times the textbook loop's speed", "second_order", ("textbook", "speedup"), 100),
+    Bar("greedy surgeon, times rank-1 updates' speed", "second_order", ("rank_one", "speedup"), 4),
+    *(
+        Bar(
+            f"Hessian diagonal, in gradient steps ({case})",
+            "second_order",
+            ("diagonal", case, "gradient_steps", "prunelab"),
+            2,
+            True,
+        )
+        for case in ("LeNet-300-100, 64", "LeNet-300-100, 128")
+    ),
+    Bar(
+        "Hessian diagonal of LeNet-5, times backpack's time",
+        "second_order",
+        ("diagonal", "LeNet-5, 64", "times_backpack"),
+        1.3,
+        True,
+    ),
     Bar("latency of half of ResNet-50, in dense ones", "surgery", ("latency", "ratio", "median"), 0.35, True),
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,8 +26,8 @@ class Check:
     error: float
     tolerance: float
     draws: int
-    raised: str = ""
-    inputs: Any = None
+    raised: str = field(default="", repr=False)
+    inputs: Any = field(default=None, repr=False)
 
     @property
     def holds(self) -> bool:
