@@ -180,3 +180,36 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
         model.second.weight[3, 2, 1, 1] = float("nan")
     with pytest.raises(ValueError, match=r"nan|NaN|finite"):
         prunelab.shrink(model, torch.randn(2, 3, 8, 8), sparsity=0.5)
+
+
+def test_a_pooling_that_draws_places_for_each_channel_keeps_its_channels() -> None:
+    """With fewer channels it would draw other places for those that stay."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.FractionalMaxPool2d(2, output_ratio=0.5), nn.Conv2d(8, 6, 1), nn.ReLU(),
+                          nn.Conv2d(6, 2, 1))  # fmt: skip
+    small = prunelab.shrink(model, torch.randn(2, 3, 12, 12), sparsity=0.5)
+    assert (small.model[0].out_channels, small.model[2].out_channels) == (8, 3)
+    assert "fractional_max_pool2d" in small.explain()
+
+
+class Gated(nn.Module):
+    """A depthwise convolution, then a product with a gate; no biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate = nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(3, 8, 1, bias=False)
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.deep(self.stem(x)) * self.gate(x).sigmoid())
+
+
+@pytest.mark.parametrize(("layer", "left"), [("stem", 4), ("deep", 4), ("gate", 8)])
+def test_masks_on_one_layer_of_coupled_ones(layer: str, left: int) -> None:
+    """What a zero in one layer silences goes everywhere; a gate that is σ(0) = ½ silences nothing."""
+    model = Gated()
+    masks = prunelab.prune(model, 0.5, granularity=prunelab.granularity.Filter(), parameters=[f"{layer}.weight"],
+                           apply=False)  # fmt: skip
+    small = prunelab.shrink(model, torch.randn(1, 3, 6, 6), masks=masks)
+    assert [m.out_channels for m in small.model.children()] == [left, left, left, 4]
+    assert small.model.deep.groups == left
