@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         evaluation,
         granularity,
         optimal_brain_damage,
+        optimal_brain_surgeon,
         regularisation,
         scheduling,
         structured_vs_unstructured,
+        tickets_as_features,
         what_pruning_is,
     )
     from prunelab.exercises.core import Question
@@ -40,10 +42,12 @@ __all__ = [
     "evaluation",
     "granularity",
     "optimal_brain_damage",
+    "optimal_brain_surgeon",
     "questions",
     "regularisation",
     "scheduling",
     "structured_vs_unstructured",
+    "tickets_as_features",
     "what_pruning_is",
 ]
 
@@ -56,6 +60,8 @@ CHAPTERS = (
     "criteria",
     "evaluation",
     "optimal_brain_damage",
+    "optimal_brain_surgeon",
+    "tickets_as_features",
     "a_cnn_to_a_latency_budget",
 )  # in the order of the book
 
