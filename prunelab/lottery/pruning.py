@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from prunelab.masks import Masks
 from prunelab.names import Exclude
 from prunelab.pruner import prune
 from prunelab.schedule.base import check_sparsity
-from prunelab.scope import Scope, resolve
+from prunelab.scope import LayerCollapseWarning, Scope, resolve
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,15 @@ class Pruning:
     exclude: Exclude | None
 
     def masks(self, model: nn.Module, sparsity: float | None, within: Masks | None = None) -> Masks:
+        """The masks of a round."""
         known = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return prune(model, sparsity, **known, within=within, apply=False)
+
+    def quietly(self, model: nn.Module, sparsity: float | None) -> Masks:
+        """Masks that are not those of a round: nobody asked whether a layer would lose everything."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayerCollapseWarning)
+            return self.masks(model, sparsity)
 
 
 def pruning_of(train: Train, what: dict[str, Any]) -> Pruning:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from prunelab.lottery.state import State, check_seed, described, load, mixed, trainable, weights_of
+from prunelab.lottery.state import State, check_fits, check_seed, described, load, mixed, trainable, weights_of
 from prunelab.masks import Masks
 from prunelab.memory import memory_of
 from prunelab.schedule.base import check_step
@@ -119,6 +119,8 @@ class Recipe:
         made = self.optimizer(parameters, self.learning_rate)  # type: ignore[operator]  # a name was one of the two
         if not isinstance(made, Optimizer):
             raise TypeError(f"optimizer(parameters, learning_rate) gave {made!r:.60}, not a torch.optim.Optimizer")
+        if isinstance(made, torch.optim.LBFGS):
+            raise ValueError("LBFGS evaluates the model several times a step, which a recipe does not; use SGD or Adam")
         return made
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -156,11 +158,13 @@ class Recipe:
         if masks is not None:
             Masks(masks, model)  # raises where they are another model's, before anything has changed
         if resume is not None:
-            load(model, resume.weights)
+            check_fits(model, resume.weights)
         optimizer = self.make_optimizer(parameters)
         rates = [group["lr"] for group in optimizer.param_groups]
         if resume is not None and resume.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(dict(resume.optimizer)))
+        if resume is not None:
+            load(model, resume.weights)
         losses = torch.zeros(end - begin, device=parameters[0].device)
         with _training(model, losses.device), _held(masks, model, optimizer), torch.enable_grad():
             inputs, targets = self.inputs.to(losses.device), self.targets.to(losses.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from prunelab.lottery.training import Train, train_all
 from prunelab.masks import Masks
 from prunelab.names import Exclude
 from prunelab.schedule.base import check_step
-from prunelab.scope import LayerCollapseWarning, Scope
+from prunelab.scope import Scope
 from prunelab.targets import named_parameters
 
 Score = Callable[[nn.Module], float]
@@ -215,7 +214,7 @@ class _Search:
         keep, sparsity = self.levels[number]
         oneshot = ticket.oneshot
         if number == 0:  # the dense network
-            oneshot = tuple(self.pruning.masks(model, asked) for _, asked in self.levels)
+            oneshot = tuple(self.pruning.quietly(model, asked) for _, asked in self.levels)
         found = Round(
             number + 1,
             keep,
@@ -241,9 +240,7 @@ class _Search:
 
     def _rehearse(self, model: nn.Module) -> Masks:
         """Masks that keep everything. What cannot be removed is found out here, before anything is trained."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LayerCollapseWarning)
-            masks = self.pruning.masks(model, self.levels[-1][1])
+        masks = self.pruning.quietly(model, self.levels[-1][1])
         return Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
 
     def _settings(self) -> dict[str, str]:

@@ -52,6 +52,12 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give the model these weights. Raises ValueError, and changes nothing, where they are another model's."""
+    check_fits(model, weights)
+    unwrap(model).load_state_dict(dict(weights))
+
+
+def check_fits(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where the weights are another model's."""
     state = unwrap(model).state_dict()
     if missing := set(state) ^ set(weights):
         raise ValueError(
@@ -63,7 +69,6 @@ def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"these weights belong to another model: {name!r} is {described(weights[name])}, in the model "
                 f"{described(value)}"
             )
-    unwrap(model).load_state_dict(dict(weights))
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -72,8 +72,8 @@ class Ticket:
         whole: masks that keep everything, of the parameters that were to be pruned.
         rewound: where the search went back to after each round.
         rounds: one record a round.
-        oneshot: for each round of the search the masks that keep as much, removed at once from the dense network that was
-            trained in the first.
+        oneshot: for each round of the search the masks that keep as much, removed at once from the dense network that
+            the first one trained.
         granularity: what the units of the masks are; None where a file does not say it.
         settings: how it was searched for, in words, by name.
     """
@@ -182,7 +182,7 @@ class Ticket:
                 _granularity_from_file(content["granularity"]),
                 content["settings"],
             )
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(path)!r} is damaged: {error}") from error
         try:
             ticket.model()
@@ -201,7 +201,7 @@ def make(make_model: MakeModel, seed: int) -> nn.Module:
     So `make_model` may draw from the global generators, and need not look at its argument. Raises TypeError where it
     makes no module.
     """
-    if not callable(make_model):
+    if not callable(make_model) or isinstance(make_model, nn.Module):
         raise TypeError(f"make_model must be a function make_model(seed) → network, not {make_model!r:.60}")
     with seeded(check_seed(seed)):
         model = make_model(seed)

@@ -54,7 +54,7 @@ def train_all(
         with seeded(task.seed):
             returned = train(model, task.masks, task.seed)
         known = [float(returned)] if isinstance(returned, Real) and not isinstance(returned, bool) else []
-        states.append(State(weights_of(model), losses=torch.tensor(known)))
+        states.append(State(weights_of(model), losses=torch.tensor(known, dtype=torch.float64)))
     return states
 
 
