@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from prunelab.evaluate.engine import Engine, resolve
 from prunelab.evaluate.seeding import torch_threads
 from prunelab.lottery.recipe import Recipe
 from prunelab.lottery.stacking.batches import batches
-from prunelab.lottery.stacking.grouping import architecture, grouped, training_groups
+from prunelab.lottery.stacking.grouping import architecture, grouped, threads, training_groups
+from prunelab.lottery.stacking.losses import slopes_of
 from prunelab.lottery.stacking.network import network_of
 from prunelab.lottery.stacking.optimizers import join_states, optimizer_like, split_state
 from prunelab.lottery.stacking.stack import Stack
@@ -23,7 +25,7 @@ from prunelab.masks import Masks
 from prunelab.memory import memory_of
 from prunelab.schedule.base import check_step
 from prunelab.targets import first_names
-from prunelab.trace.forward import undisturbed
+from prunelab.trace.forward import device_of, undisturbed
 
 _ROWS = 1024  # examples that are evaluated at once
 
@@ -43,9 +45,13 @@ def train_stacked(
 
     Models of one architecture are run as one: their weights lie in one vector, their products are batched ones. Each
     has its own masks and its own order of the examples; no weight outside its mask moves. The numbers are those of
-    `recipe.train` apart from rounding. What cannot be stacked is trained by `recipe.train` itself: one model of its
-    kind, large ones, those that draw at random (dropout), whose code vmap refuses, or of other dtypes than the
-    inputs' float32 or float64, and optimizers that do not treat each number alone.
+    `recipe.train` apart from rounding, and for networks of Linear layers the same bits in whatever company. Each step
+    runs on one thread: on products as small as these, waiting for others takes longer than the work.
+
+    What cannot be stacked, or would not gain by it, is trained by `recipe.train` itself: models that draw at random
+    (dropout), whose code vmap refuses, or of another dtype than the inputs' float32 or float64; optimizers that do not
+    treat each number alone; on a CPU, networks of Linear layers with more than a million weights, and any other with
+    more than 32 thousand, or fewer than five of them.
 
     Args:
         models: of one or several architectures, no two of which share memory.
@@ -78,7 +84,8 @@ def train_stacked(
     _check(job)
     chosen = resolve(jobs, engine)
     states: list[State | None] = [None] * len(models)
-    for members, reached in chosen.map(job, training_groups(models, recipe, job.resume)):
+    count = (os.cpu_count() or 1) if jobs == -1 else jobs
+    for members, reached in chosen.map(job, training_groups(models, recipe, job.resume, count)):
         for position, state in zip(members, reached, strict=True):
             states[position] = state
             if jobs != 1 or engine is not None:  # what was trained are copies
@@ -101,7 +108,7 @@ def accuracies(models: Sequence[nn.Module], inputs: Tensor, targets: Tensor) -> 
     found = [0.0] * len(models)
     for members in grouped(models, [architecture(model, inputs) for model in models]):
         own = [models[position] for position in members]
-        device = next(own[0].parameters()).device
+        device = device_of(own[0])
         x, wanted = inputs.to(device), targets.to(device)
         for position, outputs in zip(members, _evaluated(own, x), strict=True):
             found[position] = float((outputs.argmax(1) == wanted).double().mean())
@@ -164,11 +171,11 @@ class _Job:
 
     def __call__(self, members: list[int]) -> tuple[list[int], list[State]]:
         """The members again, and where each of them stopped."""
-        if len(members) > 1:
-            with torch_threads(1):  # on small products, waiting for other threads takes longer than the work
-                states = self._stacked(members)
-            if states is not None:
-                return members, states
+        weights = sum(parameter.numel() for parameter in self.models[members[0]].parameters())
+        with torch_threads(threads(weights)):
+            states = self._stacked(members)
+        if states is not None:
+            return members, states
         return members, [self._alone(position) for position in members]
 
     def _alone(self, position: int) -> State:
@@ -194,10 +201,11 @@ class _Job:
         if states[0] is not None and states[0].optimizer is not None:
             join_states([state.optimizer for state in states if state and state.optimizer], optimizer, stack)
         losses = torch.zeros(end - begin, len(models), device=stack.vector.device)
+        slopes = slopes_of(self.recipe.loss, self.recipe.targets)
         order = batches(self.recipe, seeds, begin, end, stack.vector.device)
         for step, (inputs, targets) in enumerate(order, start=begin):
             optimizer.param_groups[0]["lr"] = rate * self.recipe.rate(step)
-            losses[step - begin] = network.gradients(inputs, targets, self.recipe.loss)
+            losses[step - begin] = network.gradients(inputs, targets, slopes)
             optimizer.step()
             stack.hold()
         stack.write(models)

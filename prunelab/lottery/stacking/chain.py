@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunelab.lottery.stacking.leaves import Leaf
-from prunelab.lottery.stacking.losses import Loss, losses_and_slopes
+from prunelab.lottery.stacking.losses import Slopes
 from prunelab.lottery.stacking.stack import Stack
 
 _CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d}
@@ -36,14 +36,14 @@ class Trained:
     stack: Stack
     outputs: Callable[[Tensor], Tensor]
 
-    def gradients(self, x: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """Write every model's gradient into the stack, and return the losses, (B,)."""
+    def gradients(self, x: Tensor, targets: Tensor, slopes: Slopes) -> Tensor:
+        """Write every model's gradient into the stack, and return the losses, (B,); see `losses.slopes_of`."""
         assert self.stack.vector.grad is not None
         self.stack.vector.grad.zero_()
         with torch.enable_grad():
             outputs = self.outputs(x)  # (B, N, ...)
-        losses, slopes = losses_and_slopes(loss, outputs.detach(), targets)
-        outputs.backward(slopes)  # adds to the gradients where they lie
+        losses, slope = slopes(outputs.detach(), targets)
+        outputs.backward(slope)  # adds to the gradients where they lie
         return losses
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunelab.lottery.stacking.leaves import Leaf
-from prunelab.lottery.stacking.losses import Loss, losses_and_slopes
+from prunelab.lottery.stacking.losses import Slopes
 from prunelab.lottery.stacking.stack import Stack
 
 
@@ -57,14 +57,14 @@ class Dense:
         return x
 
     @torch.no_grad()
-    def gradients(self, x: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """Write every model's gradient into the stack, and return the losses, (B,)."""
+    def gradients(self, x: Tensor, targets: Tensor, slopes: Slopes) -> Tensor:
+        """Write every model's gradient into the stack, and return the losses, (B,); see `losses.slopes_of`."""
         x = x.flatten(2)
         rooms = self._room(x.shape[1])
         seen = [x]  # what each layer reads, and in the end the outputs; all (B, N, units)
         for layer, (room, _) in zip(self.layers, rooms, strict=True):
             seen.append(layer.forward(seen[-1], room))
-        losses, slope = losses_and_slopes(loss, seen[-1], targets)
+        losses, slope = slopes(seen[-1], targets)
         for index in range(len(self.layers) - 1, self._first - 1, -1):
             below = rooms[index - 1][1] if index > self._first else None
             slope = self.layers[index].backward(slope, seen[index], seen[index + 1], below)

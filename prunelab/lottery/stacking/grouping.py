@@ -16,12 +16,32 @@ from prunelab.targets import unwrap
 
 _DTYPES = (torch.float32, torch.float64)  # in shorter ones, rounding in another order would show
 
-# Measured (benchmarks/lottery.py): ...
-WEIGHTS = 1 << 20
+# What follows was measured (benchmarks/lottery.py) on chains of Linear layers and on small convolutional networks, on
+# one thread of a CPU, against the same training one model at a time.
+_TOGETHER = 1 << 19  # weights in a stack: with more, the vectors that each step goes through leave the cache
+_TOGETHER_CUDA = 1 << 26  # there it is memory that ends it
+_DENSE = 1 << 20  # weights of one model up to which a chain of Linear layers gains; alone, too
+_OTHER = 1 << 15  # and others, of which
+_FEW = 5  # so many are needed
+_THREADED = 1 << 17  # weights of one model up to which a product is over before a second thread has woken up
 
 
-def training_groups(models: Sequence[nn.Module], recipe: Recipe, resume: Sequence[State | None]) -> list[list[int]]:
-    """Positions of the models in groups: a group of several is stacked, one of one is trained alone."""
+def pays(dense: bool, weights: int, models: int, device: torch.device) -> bool:
+    """Whether `models` models with so many weights each train faster as one; `dense` for chains of Linear layers."""
+    if device.type != "cpu":
+        return models > 1
+    return weights <= _DENSE if dense else weights <= _OTHER and models >= _FEW
+
+
+def threads(weights: int) -> int:
+    """How many threads train models with so many weights each: one, or as many as torch is set to use."""
+    return 1 if weights <= _THREADED else torch.get_num_threads()
+
+
+def training_groups(
+    models: Sequence[nn.Module], recipe: Recipe, resume: Sequence[State | None], jobs: int
+) -> list[list[int]]:
+    """Positions of the models in groups to be stacked, of each kind in at least `jobs` if there are so many."""
     kinds: list[Hashable | None] = []
     for model, state in zip(models, resume, strict=True):
         known = architecture(model, recipe.inputs)
@@ -29,21 +49,23 @@ def training_groups(models: Sequence[nn.Module], recipe: Recipe, resume: Sequenc
             kinds.append((known, 0 if state is None else state.step, _momentum(state)))
         else:
             kinds.append(None)
-    return grouped(models, kinds)
+    return grouped(models, kinds, jobs)
 
 
-def grouped(models: Sequence[nn.Module], kinds: Sequence[Hashable | None]) -> list[list[int]]:
+def grouped(models: Sequence[nn.Module], kinds: Sequence[Hashable | None], jobs: int = 1) -> list[list[int]]:
     """Positions of models of one kind, in parts of a size that is quick to step through; None is a kind of its own."""
     alike: dict[Hashable, list[int]] = {}
     for position, kind in enumerate(kinds):
         alike.setdefault(position if kind is None else kind, []).append(position)
-    return [part for members in alike.values() for part in _parts(members, models[members[0]])]
+    return [part for members in alike.values() for part in _parts(members, models[members[0]], jobs)]
 
 
-def _parts(members: list[int], model: nn.Module) -> list[list[int]]:
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    most = max(1, WEIGHTS // max(1, weights))
-    count = -(-len(members) // most)
+def _parts(members: list[int], model: nn.Module, jobs: int) -> list[list[int]]:
+    parameters = list(model.parameters())
+    cuda = any(parameter.is_cuda for parameter in parameters)
+    weights = sum(parameter.numel() for parameter in parameters)
+    most = max(1, (_TOGETHER_CUDA if cuda else _TOGETHER) // max(1, weights))
+    count = min(len(members), max(jobs, -(-len(members) // most)))
     ends = [len(members) * part // count for part in range(count + 1)]
     return [members[begin:end] for begin, end in pairwise(ends)]
 

@@ -11,22 +11,31 @@ from torch.nn import functional as F
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def losses_and_slopes(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss of each model over its own batch, (B,), and ∂loss/∂outputs, of the shape of the outputs.
+Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def slopes_of(loss: Loss, targets: Tensor) -> Slopes:
+    """A function (outputs, targets) → the mean loss of each model over its own batch, (B,), and ∂loss/∂outputs.
+
+    Cross-entropy with class numbers and the mean squared error are computed for all models at once, any other loss one
+    model at a time. What the function takes has no graph: outputs (B, N, ...) and targets (B, N, ...).
 
     Args:
-        loss: loss(outputs, targets) → scalar. Cross-entropy with class numbers and the mean squared error are computed
-            for all models at once, any other one model at a time.
-        outputs: (B, N, ...), without a graph.
-        targets: (B, N, ...).
-
-    Raises ValueError for a loss that is no scalar.
+        loss: loss(outputs, targets) → scalar. The function raises ValueError for one that is no scalar.
+        targets: (n, ...) of all examples: what they are decides whether cross-entropy is the plain one.
     """
-    if loss is F.cross_entropy and outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point():
-        return _cross_entropy(outputs, targets)
-    if loss is F.mse_loss and outputs.shape == targets.shape and outputs.dtype == targets.dtype:
-        return _squares(outputs, targets)
-    return _one_by_one(loss, outputs, targets)
+
+    def slopes(outputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        if classes and outputs.dim() == 3:
+            return _cross_entropy(outputs, wanted)
+        if loss is F.mse_loss and outputs.shape == wanted.shape and outputs.dtype == wanted.dtype:
+            return _squares(outputs, wanted)
+        return _one_by_one(loss, outputs, wanted)
+
+    # A negative class is one to ignore (-100), or a mistake: torch's own function knows.
+    numbers = targets.dim() == 1 and targets.dtype == torch.int64
+    classes = loss is F.cross_entropy and numbers and int(targets.min()) >= 0
+    return slopes
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from prunelab.lottery.stacking.chain import Chain
 from prunelab.lottery.stacking.dense import Dense
 from prunelab.lottery.stacking.functional import Functional
+from prunelab.lottery.stacking.grouping import pays
 from prunelab.lottery.stacking.leaves import is_plain, leaves
-from prunelab.lottery.stacking.losses import Loss
+from prunelab.lottery.stacking.losses import Slopes
 from prunelab.lottery.stacking.stack import Stack
 
 # Relative to the largest output: room for rounding in another order. A wrong reading of a model is wrong by far more.
@@ -28,12 +29,12 @@ class Network(Protocol):
     def outputs(self, x: Tensor) -> Tensor:
         """(B, N, ...) → (B, N, ...)."""
 
-    def gradients(self, x: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """Write every model's gradient into the stack, and return the losses, (B,)."""
+    def gradients(self, x: Tensor, targets: Tensor, slopes: Slopes) -> Tensor:
+        """Write every model's gradient into the stack, and return the losses, (B,); see `losses.slopes_of`."""
 
 
 def network_of(stack: Stack, models: Sequence[nn.Module], x: Tensor, *, training: bool = True) -> Network | None:
-    """The models as one network; None where they can only be run one by one.
+    """The models as one network; None where they can only be run one by one, or where that is faster.
 
     Args:
         stack: their numbers.
@@ -45,7 +46,10 @@ def network_of(stack: Stack, models: Sequence[nn.Module], x: Tensor, *, training
     if not all(is_plain(module) for model in models for module in model.modules()):
         return None
     chain = leaves(models[0])
-    if chain is not None and Dense.fits(chain, x[0]):
+    dense = chain is not None and Dense.fits(chain, x[0])
+    if not pays(dense, stack.weights, stack.models, x.device):
+        return None
+    if chain is not None and dense:
         return Dense(stack, chain)
     made: Network
     if chain is not None and Chain.fits(chain):

@@ -48,6 +48,11 @@ class Stack:
         self.buffers = {name: torch.stack([state[name] for state in weights]) for name in buffers}
         self._kept: Tensor | None = None
 
+    @property
+    def weights(self) -> int:
+        """Of one model, frozen ones too."""
+        return sum(value[0].numel() for value in [*self.values.values(), *self.constants.values()])
+
     def tensor(self, name: str) -> Tensor:
         """A parameter of all models, trained or frozen, (B, *shape)."""
         return self.values[name] if name in self.values else self.constants[name]
