@@ -8,7 +8,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import prunelab
-from prunelab.site import buttons, card, offline, stale
+from prunelab.site import ahead, buttons, card, offline, stale
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -17,6 +17,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     drop = (card.skip, None)
     app.add_node(card.card, html=(card.visit, card.depart), latex=drop, text=drop, man=drop, texinfo=drop)
     app.connect("env-get-outdated", stale.find_stale)
+    app.connect("env-before-read-docs", ahead.execute)
     app.connect("env-updated", stale.remember)
     app.connect("doctree-read", card.place)
     app.connect("config-inited", buttons.offer_launchers, priority=900)
