@@ -15,7 +15,7 @@ from prunelab.evaluate.engine import Engine, resolve
 from prunelab.evaluate.seeding import torch_threads
 from prunelab.lottery.recipe import Recipe
 from prunelab.lottery.stacking.batches import batches
-from prunelab.lottery.stacking.grouping import architecture, grouped, threads, training_groups
+from prunelab.lottery.stacking.grouping import architecture, fits, grouped, threads, training_groups
 from prunelab.lottery.stacking.losses import slopes_of
 from prunelab.lottery.stacking.network import network_of
 from prunelab.lottery.stacking.optimizers import join_states, optimizer_like, split_state
@@ -171,11 +171,12 @@ class _Job:
 
     def __call__(self, members: list[int]) -> tuple[list[int], list[State]]:
         """The members again, and where each of them stopped."""
-        weights = sum(parameter.numel() for parameter in self.models[members[0]].parameters())
-        with torch_threads(threads(weights)):
-            states = self._stacked(members)
-        if states is not None:
-            return members, states
+        first = self.models[members[0]]
+        if fits(first, self.recipe):
+            with torch_threads(threads(sum(parameter.numel() for parameter in first.parameters()))):
+                states = self._stacked(members)
+            if states is not None:
+                return members, states
         return members, [self._alone(position) for position in members]
 
     def _alone(self, position: int) -> State:

@@ -44,12 +44,14 @@ def training_groups(
     """Positions of the models in groups to be stacked, of each kind in at least `jobs` if there are so many."""
     kinds: list[Hashable | None] = []
     for model, state in zip(models, resume, strict=True):
-        known = architecture(model, recipe.inputs)
-        if known is not None and is_elementwise(recipe.make_optimizer(trainable(model))):
-            kinds.append((known, 0 if state is None else state.step, _momentum(state)))
-        else:
-            kinds.append(None)
+        begun = 0 if state is None else state.step
+        kinds.append((architecture(model, recipe.inputs), begun, _momentum(state)) if fits(model, recipe) else None)
     return grouped(models, kinds, jobs)
+
+
+def fits(model: nn.Module, recipe: Recipe) -> bool:
+    """Whether the model can be in a stack, and be trained there by the recipe's optimizer."""
+    return architecture(model, recipe.inputs) is not None and is_elementwise(recipe.make_optimizer(trainable(model)))
 
 
 def grouped(models: Sequence[nn.Module], kinds: Sequence[Hashable | None], jobs: int = 1) -> list[list[int]]:
