@@ -34,8 +34,9 @@ class Entrant:
 
     @property
     def kept(self) -> float:
-        """The fraction of the entries of its masks that are kept."""
-        return 1 - self.masks.sparsity
+        """The fraction of the entries of its masks that are kept; 1 where there are none."""
+        total = self.masks.total
+        return (total - self.masks.removed) / total if total else 1.0
 
 
 def ticket(found: Ticket) -> Entrant:

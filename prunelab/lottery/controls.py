@@ -80,7 +80,7 @@ def controls(
     entered = [tickets] if isinstance(tickets, Ticket) else list(tickets)
     _check(entered, score)
     chosen = _chosen(arms, entered, make_small)
-    numbers = [len(entered[0].rounds)] if rounds is None else list(dict.fromkeys(rounds))
+    numbers = [len(entered[0].rounds)] if rounds is None else _numbers(rounds)
     levels = {number: [one.at(number) for one in entered] for number in numbers}
     check_train(train, [one.start for several in levels.values() for one in several])
     rows: list[dict[str, Any]] = []
@@ -128,6 +128,14 @@ def _check(entered: Sequence[Ticket], score: Score) -> None:
         raise ValueError("the tickets were found in different numbers of rounds; race those of one length: ticket.at")
     if not callable(score):
         raise TypeError(f"score must be a function score(model) → number, not {score!r:.60}")
+
+
+def _numbers(rounds: Iterable[int]) -> list[int]:
+    if isinstance(rounds, int):
+        raise TypeError(f"rounds must be a list of numbers, not {rounds!r}; write [{rounds!r}]")
+    if not (numbers := list(dict.fromkeys(rounds))):
+        raise ValueError("rounds is empty; name at least one, or leave it out for the last")
+    return numbers
 
 
 def _chosen(arms: Iterable[str] | None, entered: Sequence[Ticket], make_small: MakeSmall | None) -> list[str]:
