@@ -54,6 +54,9 @@ def pruning_of(train: Train, what: dict[str, Any]) -> Pruning:
     if isinstance(train, Recipe):
         chunks = zip(train.inputs.split(1024), train.targets.split(1024), strict=True)
         what = {"data": list(chunks), "loss": train.loss} | {k: v for k, v in what.items() if v is not None}
+    exclude = what.get("exclude")
+    if exclude is not None and not isinstance(exclude, str) and not callable(exclude):
+        exclude = list(exclude)  # it is gone through in every round
     criterion, granularity, parameters = what.get("criterion"), what.get("granularity"), what.get("parameters")
     return Pruning(
         Magnitude() if criterion is None else criterion,
@@ -62,7 +65,7 @@ def pruning_of(train: Train, what: dict[str, Any]) -> Pruning:
         what.get("data"),
         what.get("loss"),
         parameters if parameters is None or isinstance(parameters, str) else list(parameters),
-        what.get("exclude"),
+        exclude,
     )
 
 

@@ -251,7 +251,8 @@ class _Search:
         if isinstance(self.train, Recipe):
             train += f" #{_digest(self.train.inputs)} #{_digest(self.train.targets)}"
         levels = [keep for keep, _ in self.levels]
-        return known | {"keep": repr(levels), "rewind": repr(self.back), "train": train}
+        known |= {"keep": repr(levels), "rewind": repr(self.back), "train": train}
+        return known | {"make_model": describe(self.make_model)}
 
 
 def _checked_rewind(train: Train, rewind: Rewind, rewind_to: int) -> tuple[Rewind, int]:

@@ -277,13 +277,20 @@ def test_several_seeds_that_were_stopped(tmp_path: Path) -> None:
         {"criterion": criteria.Magnitude(p=2), "granularity": of.Filter(), "parameters": ["0.weight"]},
         {"train": Recipe(INPUTS, TARGETS, 13, 8)},
         {"train": Recipe(INPUTS + 1, TARGETS, 12, 8)},
+        {"make_model": normed},
     ],
 )
 def test_a_folder_of_another_search_is_refused(other: dict, tmp_path: Path) -> None:
-    known = {"train": Recipe(INPUTS, TARGETS, 12, 8), "keep": 0.2, "rounds": 2}
-    find_ticket(net, **known, folder=tmp_path)
-    with pytest.raises(ValueError, match="belongs to another search: there"):
-        find_ticket(net, **(known | other), folder=tmp_path)
+    known = {"make_model": net, "train": Recipe(INPUTS, TARGETS, 12, 8), "keep": 0.2, "rounds": 2}
+    find_ticket(**known, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another search: there|does not fit make_model"):
+        find_ticket(**(known | other), folder=tmp_path)
+
+
+def test_names_that_can_be_gone_through_once() -> None:
+    for settings in ({"exclude": iter(["2.weight"])}, {"parameters": iter(["0.weight"])}):
+        ticket = find_ticket(net, RECIPE, keep=0.5, rounds=3, **settings)
+        assert list(ticket.masks) == ["0.weight"]
 
 
 # --- many seeds ------------------------------------------------------------------------------------------------------
