@@ -81,6 +81,13 @@ BARS = [
         True,
     ),
     Bar("latency of half of ResNet-50, in dense ones", "surgery", ("latency", "ratio", "median"), 0.35, True),
+    Bar(
+        "20 networks of 100-50 units at once, times the loop's speed",
+        "lottery",
+        ("speed", "100-50", "speedup_over_plain_loop", "median"),
+        2.5,
+    ),
+    Bar("5 tickets of 14 rounds and all controls, seconds", "lottery", ("experiment", "seconds"), 30, at_most=True),
 ]
 
 
