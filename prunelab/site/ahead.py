@@ -81,6 +81,7 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     for chapter, result in _results(chapters, options, processes):
         if result.err is not None:
             failed[chapter.key] = result
+            _LOG.info("%s: Executing notebook failed; the reasons follow when its page is read", chapter.name)
             continue
         _LOG.info("%s: Executed notebook in %.2f seconds", chapter.name, result.time)
         bundle = CacheBundleIn(result.nb, str(chapter.path), data={"execution_seconds": result.time})

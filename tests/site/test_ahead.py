@@ -105,6 +105,7 @@ def test_the_beginning_and_the_end_are_shown(book: Book) -> None:
         assert book.said.count(f"{name}: Executed notebook in") == 1
         assert book.said.index(f"{name}: Executing") < book.said.index("reading sources")
     assert book.said.count("Executed notebook") == 4
+    assert book.said.index("fails: Executing notebook failed") < book.said.index("reading sources")
 
 
 def test_the_next_build_runs_only_what_failed(book: Book) -> None:
