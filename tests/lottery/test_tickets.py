@@ -131,6 +131,7 @@ CASES: dict[str, dict[str, Any]] = {
     "filters": {"granularity": of.Filter(), "parameters": ["0.weight"]},
     "local": {"scope": "local"},
     "taylor": {"criterion": criteria.Taylor()},
+    "gradients": {"criterion": criteria.GradientMagnitude()},  # which what is removed has too
     "random": {"criterion": criteria.Random(seed=4)},
     "synflow": {"criterion": criteria.SynFlow(INPUTS[:1])},
     "blocks": {"granularity": of.Group(1, 4)},
