@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prunelab.exercises import (
         a_cnn_to_a_latency_budget,
+        a_pretrained_transformer,
         criteria,
         evaluation,
         granularity,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHAPTERS",
     "a_cnn_to_a_latency_budget",
+    "a_pretrained_transformer",
     "criteria",
     "evaluation",
     "granularity",
@@ -63,6 +65,7 @@ CHAPTERS = (
     "optimal_brain_surgeon",
     "tickets_as_features",
     "a_cnn_to_a_latency_budget",
+    "a_pretrained_transformer",
 )  # in the order of the book
 
 
