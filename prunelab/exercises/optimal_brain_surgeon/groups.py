@@ -15,7 +15,7 @@ from prunelab.exercises.outcome import Wrong
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 TASK = """
-Write `without_group(weights, inverse, group)`: the weights after the members of a group were deleted *at once* and all
+Write `without_group(weights, inverse, group)`: the weights after the members of a group were deleted at once and all
 the others have moved so that the loss rises least. `weights` is (n,), `inverse` the inverse of the Hessian at their
 minimum (n, n), `group` an int64 tensor of positions (k,), k at least 1, each of them once, in any order. The result is
 (n,), and the deleted weights are exactly zero.

@@ -16,7 +16,7 @@ __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
 TASK = """
 Write `shrunk(inverse, gone)`: `inverse` is the inverse (n, n) of a symmetric positive definite H, `gone` a position.
-Return the inverse of H *without that row and column*, (n - 1, n - 1), the others in their order. It is called once for
+Return the inverse of H without that row and column, (n - 1, n - 1), the others in their order. It is called once for
 each deleted weight, so it must not invert or solve anything: n² operations are enough.
 """
 
