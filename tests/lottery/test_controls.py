@@ -112,6 +112,9 @@ def test_chance_is_paired_and_repeats() -> None:
     pd.testing.assert_frame_equal(one, controls(found, RECIPE, score))
     draws = watched(found, arms=["random"], rounds=[2, 3])[2]
     assert len({repr([mask.tolist() for mask in masks.values()]) for masks in draws}) == 4  # seeds and rounds differ
+    other = [dataclasses.replace(found[0], seed=9)]  # with the same masks to draw from
+    for arm in ("random", "shuffled"):
+        assert watched(other, arms=[arm])[2] != watched(found[:1], arms=[arm])[2]
 
 
 @pytest.mark.parametrize("settings", [{}, {"rewind_to": 5}, {"rewind": "learning rate", "rewind_to": 2}], ids=str)
