@@ -53,7 +53,7 @@ zoo: .venv-zoo/.installed
 # fasterai and backpack without their dependencies: fastai would bring torchvision, and what is measured needs neither.
 bench: $(BIN)/.test-installed .venv-zoo/.installed
 	@$(PIP) --no-deps fasterai fastcore backpack-for-pytorch einops
-	@for name in magnitude selection hold correlation information macs layerwise second_order minilm monks; do \
+	@for name in magnitude selection hold correlation information macs layerwise second_order minilm monks lottery; do \
 		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@echo "== surgery"; .venv-zoo/bin/python benchmarks/surgery.py
 	@echo "== all that has a bar"; $(BIN)/python benchmarks/summary.py

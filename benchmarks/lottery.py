@@ -161,8 +161,8 @@ def main() -> None:
         ratio, step = result["speedup_over_plain_loop"]["median"], result["seconds_per_step"]["stacked"]
         print(f"  40-{name}-10: {ratio:5.2f} times as fast, {1e3 * step:.2f} ms a step, largest difference of a weight "
               f"{result['largest_difference_of_a_weight']:.1e}, zeros stay {result['removed_stay_zero']}")  # fmt: skip
-    print(f"The experiment: {found['networks']} networks in {found['seconds']:.1f} s ({found['search_seconds']:.1f} s the "
-          f"search), {found['processes']} processes")  # fmt: skip
+    print(f"The experiment: {found['networks']} networks in {found['seconds']:.1f} s, the search of them "
+          f"{found['search_seconds']:.1f} s; {found['processes']} processes")  # fmt: skip
     for number in (7, 10, 14):
         row = ", ".join(f"{arm} {accuracy:.3f}" for arm, accuracy in found["accuracy"][number].items())
         gain = found["ticket_over"]["reinit"][number]
