@@ -209,8 +209,8 @@ def mnist1d(*, seed: int = 42, data_home: str | os.PathLike[str] | None = None) 
                 part = kept.with_name(f"{kept.name}.{os.getpid()}.part")  # two processes may be at it
                 save_file(parts, part)
                 os.replace(part, kept)
-    pairs = {split: (parts[split], parts[f"{split} targets"]) for split in SPLITS}
-    return Dataset(**pairs, classes=10, name="mnist1d")
+    train, val, test = ((parts[split], parts[f"{split} targets"]) for split in SPLITS)
+    return Dataset(train, val, test, classes=10, name="mnist1d")
 
 
 def _made(seed: int) -> dict[str, Tensor]:
