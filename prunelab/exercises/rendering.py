@@ -56,7 +56,7 @@ def text_of(body: str) -> str:
 
 def html_of(body: str) -> str:
     """The body as HTML. Blank lines part paragraphs, lines indented by four are code, `backticks` are code in a line,
-    *stars* stress a word.
+    *stars* stress words.
 
     >>> html_of("a < `b`")
     '<p style="margin:0.3em 0">a &lt; <code style="background:transparent;color:inherit;">b</code></p>'
@@ -72,7 +72,7 @@ def html_of(body: str) -> str:
 def _inline(text: str) -> str:
     # Every second piece stands between backticks. A lone backtick is just a character.
     pieces = re.split(r"`([^`]+)`", html.escape(text))
-    prose = [re.sub(r"(?<!\w)\*([^\s*]+)\*(?!\w)", r"<em>\1</em>", piece) for piece in pieces[::2]]
+    prose = [re.sub(r"(?<!\w)\*([^\s*](?:[^*]*[^\s*])?)\*(?!\w)", r"<em>\1</em>", piece) for piece in pieces[::2]]
     code = [f'<code style="{_PLAIN}">{piece}</code>' for piece in pieces[1::2]]
     return "".join(piece for pair in zip_longest(prose, code, fillvalue="") for piece in pair)
 

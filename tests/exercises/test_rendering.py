@@ -40,6 +40,11 @@ def test_text_wraps_paragraphs_and_keeps_code():
     assert max(len(line) for line in text_of("word " * 100).splitlines()) <= 100
 
 
+def test_several_words_are_stressed_together_and_products_are_not():
+    assert "<em>two of them</em>, <em>one</em>" in html_of("say *two of them*, *one*")
+    assert "<em>" not in html_of("2 * 3 * 4 and a*b*c")
+
+
 def test_html_has_paragraphs_code_and_stress():
     page = parsed(html_of(BODY))
     assert [tag for tag, _ in page.seen] == ["p", "code", "em", "pre", "code", "p"]
