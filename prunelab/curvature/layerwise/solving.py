@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prunelab.criteria.members import precise
+from prunelab.criteria.members import finest, precise
 from prunelab.curvature.layerwise.covariance import InputCovariance
 from prunelab.curvature.layerwise.damping import factor, solve_damped
 from prunelab.curvature.layerwise.settings import Settings
@@ -61,14 +61,18 @@ def refitted(weight: Tensor, covariance: InputCovariance, mask: Tensor, damping:
 
 
 def relative_error(weight: Tensor, pruned: Tensor, covariances: Covariances) -> float:
-    """‖X(W - Ŵ)ᵀ‖² / ‖XWᵀ‖²: the part of a layer's outputs, bias aside, that was lost; 0.0 where it put out nothing."""
+    """‖X(W - Ŵ)ᵀ‖² / ‖XWᵀ‖²: the part of a layer's outputs, bias aside, that was lost; 0.0 where it put out nothing.
+
+    In the covariance's precision: a product in float64 would take a fifth of Wanda's whole time.
+    """
     whole = lost = 0.0
-    for rows, left, covariance in zip(
-        *(precise(one).chunk(len(covariances)) for one in (weight, pruned)), covariances, strict=True
-    ):
-        matrix = precise(covariance.matrix).to(rows.device)
-        whole += float((rows @ matrix * rows).sum())
-        lost += float(((rows - left) @ matrix * (rows - left)).sum())
+    pairs = zip(*(one.detach().chunk(len(covariances)) for one in (weight, pruned)), covariances, strict=True)
+    for rows, left, covariance in pairs:
+        matrix = covariance.matrix.to(rows.device)
+        rows, gone = rows.to(matrix.dtype), rows.to(matrix.dtype) - left.to(matrix.dtype)
+        total = finest(matrix.device)
+        whole += float((rows @ matrix).mul_(rows).sum(dtype=total))
+        lost += float((gone @ matrix).mul_(gone).sum(dtype=total))
     return max(lost, 0.0) / whole if whole > 0 else 0.0
 
 
