@@ -68,7 +68,7 @@ def _mistake(answer: Callable[..., Folded], message: str) -> Mistake:
 def _with_scale(scale: Callable[..., Tensor], message: str) -> Mistake:
     """The right formulae with another factor."""
     return _mistake(
-        lambda w, b, s, beta, mean, **o: (  # noqa: ARG005
+        lambda w, b, s, beta, mean, **o: (
             _scaled(w, scale(**o)),
             beta + (b - mean) * scale(**o),
         ),
@@ -93,39 +93,39 @@ MISTAKES = (
         "The factor divides by the square of the variance; what the task asks for is a root.",
     ),
     _with_scale(lambda gamma, var, eps: gamma * (var + eps).sqrt(), "The factor multiplies by the deviation."),
-    _with_scale(lambda gamma, var, eps: 1 / (var + eps).sqrt(), "γ is missing."),  # noqa: ARG005
-    _with_bias(lambda b, mean, s, **o: (b - mean) * s, "β is missing in the bias."),  # noqa: ARG005
+    _with_scale(lambda gamma, var, eps: 1 / (var + eps).sqrt(), "γ is missing."),
+    _with_bias(lambda b, mean, s, **o: (b - mean) * s, "β is missing in the bias."),
     _with_bias(
-        lambda b, mean, s, beta, **o: beta - mean * s,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: beta - mean * s,
         "The convolution's own bias is lost: it passes through the normalisation too.",
     ),
     _with_bias(
-        lambda b, mean, s, beta, **o: beta + b - mean * s,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: beta + b - mean * s,
         "The convolution's own bias is added as it was; the normalisation multiplies it like everything else.",
     ),
     _with_bias(
-        lambda b, mean, s, beta, **o: beta + b * s,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: beta + b * s,
         "The mean is not taken off.",
     ),
     _with_bias(
-        lambda b, mean, s, beta, **o: beta + b * s - mean,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: beta + b * s - mean,
         "The mean is taken off after the multiplication; the normalisation does it before.",
     ),
     _with_bias(
-        lambda b, mean, s, beta, **o: beta + (b + mean) * s,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: beta + (b + mean) * s,
         "The mean has the wrong sign.",
     ),
     _with_bias(
-        lambda b, mean, s, beta, **o: (beta + b - mean) * s,  # noqa: ARG005
+        lambda b, mean, s, beta, **o: (beta + b - mean) * s,
         "β is multiplied too, but it is added last.",
     ),
-    _with_bias(lambda b, **o: b, "The bias is the old one."),  # noqa: ARG005
+    _with_bias(lambda b, **o: b, "The bias is the old one."),
     _mistake(
-        lambda w, b, s, beta, mean, **o: (w, beta + (b - mean) * s),  # noqa: ARG005
+        lambda w, b, s, beta, mean, **o: (w, beta + (b - mean) * s),
         "The weight is the old one: each filter has to be multiplied by its factor.",
     ),
     _mistake(
-        lambda w, b, s, beta, mean, **o: (  # noqa: ARG005
+        lambda w, b, s, beta, mean, **o: (
             w * s.reshape(1, -1, 1, 1) if w.shape[1] == len(s) else _scaled(w, s),
             beta + (b - mean) * s,
         ),

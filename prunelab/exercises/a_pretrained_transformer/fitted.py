@@ -85,10 +85,10 @@ def _mistake(answer: Callable[[Tensor, Tensor, Tensor], Tensor], message: str) -
 
 MISTAKES = (
     _mistake(
-        lambda w, x, m: w * m,  # noqa: ARG005
+        lambda w, x, m: w * m,
         "The weights that stay have not moved. Was nothing fitted, or fitted to what the *masked* layer puts out?",
     ),
-    _mistake(lambda w, x, m: w.clone(), "Nothing has been removed: this is the old weight."),  # noqa: ARG005
+    _mistake(lambda w, x, m: w.clone(), "Nothing has been removed: this is the old weight."),
     _mistake(lambda w, x, m: _refitted(w, x, ~m), "It is fitted on what the mask removes: True is kept."),
     _mistake(
         lambda w, x, m: _refitted(w, x, m, x @ (w * ~m).T),
@@ -110,9 +110,7 @@ MISTAKES = (
         "Each row is only scaled. Its weights may change one by one.",
     ),
     _mistake(
-        lambda w, x, m: (  # noqa: ARG005
-            w * m * (w.abs().sum(1) / (w * m).abs().sum(1).clamp(min=1e-30))[:, None]
-        ),
+        lambda w, x, m: w * m * (w.abs().sum(1) / (w * m).abs().sum(1).clamp(min=1e-30))[:, None],
         "The size of the weights is restored, but the task asks for the outputs.",
     ),
 )

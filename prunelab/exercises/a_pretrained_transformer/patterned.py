@@ -98,7 +98,7 @@ MISTAKES = (
         lambda weight, inputs, n, m: _chosen(_scores(weight, inputs), m - n, m),
         "The number that stays and the number that goes are exchanged.",
     ),
-    _with_scores(lambda weight, inputs: weight.abs(), "The inputs do not matter to your mask."),  # noqa: ARG005
+    _with_scores(lambda weight, inputs: weight.abs(), "The inputs do not matter to your mask."),
     _with_scores(lambda weight, inputs: inputs.norm(dim=0).expand(weight.shape), "The weights do not matter to it."),
     _with_scores(lambda weight, inputs: weight * inputs.norm(dim=0), "A large negative weight counts as a small one."),
     _with_scores(

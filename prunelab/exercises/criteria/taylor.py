@@ -77,15 +77,15 @@ MISTAKES = (
         "The weight has lost its sign: the step is -w, not -|w|.",
     ),
     Mistake(
-        lambda weight, gradient: gradient.abs().flatten(1).sum(1),  # noqa: ARG005
+        lambda weight, gradient: gradient.abs().flatten(1).sum(1),
         "This is gradient magnitude. How far does each weight move when it is removed?",
     ),
     Mistake(
-        lambda weight, gradient: gradient.flatten(1).sum(1).abs(),  # noqa: ARG005
+        lambda weight, gradient: gradient.flatten(1).sum(1).abs(),
         "The weights are missing: a slope alone is no change. How far does each weight move when it is removed?",
     ),
     Mistake(
-        lambda weight, gradient: weight.abs().flatten(1).sum(1),  # noqa: ARG005
+        lambda weight, gradient: weight.abs().flatten(1).sum(1),
         "This is the filter norm; the slope is missing.",
     ),
     Mistake(

@@ -83,48 +83,48 @@ def _threshold(scores: Tensor, keep: float) -> Tensor:
 Wrongly = Callable[[Tensor, Tensor, float, Tensor], Tensor]
 
 FORWARDS: tuple[tuple[Wrongly, str], ...] = (
-    (lambda w, s, k, g: w * _used(w, k), "The weights are chosen by their own size. The scores choose."),  # noqa: ARG005
+    (lambda w, s, k, g: w * _used(w, k), "The weights are chosen by their own size. The scores choose."),
     (
-        lambda w, s, k, g: w * _used((s - s.min()).double(), k).to(w),  # noqa: ARG005
+        lambda w, s, k, g: w * _used((s - s.min()).double(), k).to(w),
         "The largest scores are in use, with their sign. It is |score| that counts.",
     ),
-    (lambda w, s, k, g: w * _by_row(s, k), "Each row has its own choice. All weights of the layer compete."),  # noqa: ARG005
-    (lambda w, s, k, g: w * (1 - _used(s, 1 - k)), "Those with the *smallest* |score| are in use."),  # noqa: ARG005
-    (lambda w, s, k, g: w * _used(s, 1 - k), "As many are out of use as should be in use."),  # noqa: ARG005
+    (lambda w, s, k, g: w * _by_row(s, k), "Each row has its own choice. All weights of the layer compete."),
+    (lambda w, s, k, g: w * (1 - _used(s, 1 - k)), "Those with the *smallest* |score| are in use."),
+    (lambda w, s, k, g: w * _used(s, 1 - k), "As many are out of use as should be in use."),
     (
-        lambda w, s, k, g: w * _used(s, k, flip=True),  # noqa: ARG005
+        lambda w, s, k, g: w * _used(s, k, flip=True),
         "Of equal scores the last goes out of use first. Is your sort stable?",
     ),
     (
-        lambda w, s, k, g: w * _threshold(s, k),  # noqa: ARG005
+        lambda w, s, k, g: w * _threshold(s, k),
         "More are in use than should be: all that equal the smallest of them are. A threshold cannot split ties.",
     ),
-    (lambda w, s, k, g: w * _used(s, k, int), "One too few is in use: the number is cut off, not rounded."),  # noqa: ARG005
-    (lambda w, s, k, g: w * _used(s, k, lambda n: round(n) + 1), "One too many is in use."),  # noqa: ARG005
-    (lambda w, s, k, g: _used(s, k), "These are the gates themselves. Multiply the weights by them."),  # noqa: ARG005
+    (lambda w, s, k, g: w * _used(s, k, int), "One too few is in use: the number is cut off, not rounded."),
+    (lambda w, s, k, g: w * _used(s, k, lambda n: round(n) + 1), "One too many is in use."),
+    (lambda w, s, k, g: _used(s, k), "These are the gates themselves. Multiply the weights by them."),
     (
-        lambda w, s, k, g: w * s * _used(s, k),  # noqa: ARG005
+        lambda w, s, k, g: w * s * _used(s, k),
         "The scores scale the weights. They only choose: a weight in use is used as it is.",
     ),
-    (lambda w, s, k, g: w, "All weights are in use."),  # noqa: ARG005
+    (lambda w, s, k, g: w, "All weights are in use."),
 )
 BACKWARDS: tuple[tuple[Wrongly, str], ...] = (
     (
         lambda w, s, k, g: g * w * s.sign() * _used(s, k),
         "Scores of weights out of use get no gradient, so these weights could never come back.",
     ),
-    (lambda w, s, k, g: g * w, "The derivative of |score| is missing: scores below zero move the wrong way."),  # noqa: ARG005
-    (lambda w, s, k, g: g * s.sign(), "The gradient does not know the weight that the gate multiplies."),  # noqa: ARG005
-    (lambda w, s, k, g: -g * w * s.sign(), "The sign is turned round. This is the step downhill, not the gradient."),  # noqa: ARG005
+    (lambda w, s, k, g: g * w, "The derivative of |score| is missing: scores below zero move the wrong way."),
+    (lambda w, s, k, g: g * s.sign(), "The gradient does not know the weight that the gate multiplies."),
+    (lambda w, s, k, g: -g * w * s.sign(), "The sign is turned round. This is the step downhill, not the gradient."),
     (
-        lambda w, s, k, g: g * w * s,  # noqa: ARG005
+        lambda w, s, k, g: g * w * s,
         "The gradient has the score as a factor, where the derivative of |score| has its sign.",
     ),
-    (lambda w, s, k, g: g * w * w.sign(), "The sign is that of the weight. Which number is inside the absolute value?"),  # noqa: ARG005
-    (lambda w, s, k, g: g * w * s.abs(), "The gradient has |score| itself as a factor, not its derivative."),  # noqa: ARG005
-    (lambda w, s, k, g: g, "This is the slope in the weights, and not yet in the scores."),  # noqa: ARG005
-    (lambda w, s, k, g: (g * w).abs(), "The gradient is never negative here, so that scores could only fall."),  # noqa: ARG005
-    (lambda w, s, k, g: torch.zeros_like(s), "The gradient is zero: that of a step function. Let the choice through."),  # noqa: ARG005
+    (lambda w, s, k, g: g * w * w.sign(), "The sign is that of the weight. Which number is inside the absolute value?"),
+    (lambda w, s, k, g: g * w * s.abs(), "The gradient has |score| itself as a factor, not its derivative."),
+    (lambda w, s, k, g: g, "This is the slope in the weights, and not yet in the scores."),
+    (lambda w, s, k, g: (g * w).abs(), "The gradient is never negative here, so that scores could only fall."),
+    (lambda w, s, k, g: torch.zeros_like(s), "The gradient is zero: that of a step function. Let the choice through."),
 )
 
 

@@ -70,10 +70,10 @@ def _round(
     *,
     fraction: Callable[[float, int, int], float] = lambda share, layer, layers: share / (1 + (layer == layers - 1)),
     count: Callable[[float, int, int], int] = lambda part, left, _: round(part * left),
-    size: Callable[[Tensor, Tensor], Tensor] = lambda last, first: last.abs(),  # noqa: ARG005
+    size: Callable[[Tensor, Tensor], Tensor] = lambda last, first: last.abs(),
     last_first: bool = False,
     nested: bool = True,
-    start: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda kept, first, last: torch.where(kept, first, 0.0),  # noqa: ARG005
+    start: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda kept, first, last: torch.where(kept, first, 0.0),
 ) -> Round:
     """The reference, by sorting a list; the keywords make a misconception of it."""
     found: Round = ([], [])
@@ -107,12 +107,12 @@ def _half_first(share: float, layer: int, layers: int) -> float:  # noqa: ARG001
 # About the masks.
 MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
     (
-        {"fraction": lambda share, layer, layers: share},  # noqa: ARG005
+        {"fraction": lambda share, layer, layers: share},
         "The last layer loses as much as the others. Half of the fraction is meant for it.",
     ),
     ({"fraction": _half_first}, "The *first* layer is the one that is spared here. The output layer is the last."),
     (
-        {"fraction": lambda share, layer, layers: share / 2},  # noqa: ARG005
+        {"fraction": lambda share, layer, layers: share / 2},
         "Every layer loses half of the fraction. That is for one of them only.",
     ),
     ({"count": _of_all}, "The fraction is taken of all the weights that a layer ever had, and not of those left."),
@@ -129,12 +129,12 @@ MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
         "One weight too many goes here: the number is rounded up.",
     ),
     ({"count": lambda part, left, _: left - round(part * left)}, "The fraction says what goes, and here it stays."),
-    ({"size": lambda last, first: -last.abs()}, "The largest weights go. The smallest should."),  # noqa: ARG005
+    ({"size": lambda last, first: -last.abs()}, "The largest weights go. The smallest should."),
     (
-        {"size": lambda last, first: last},  # noqa: ARG005
+        {"size": lambda last, first: last},
         "The sign of the weights counts here: what goes first is what is most negative.",
     ),
-    ({"size": lambda last, first: first.abs()}, "The weights are ranked by their size *before* training."),  # noqa: ARG005
+    ({"size": lambda last, first: first.abs()}, "The weights are ranked by their size *before* training."),
     (
         {"size": lambda last, first: (last - first).abs()},
         "The weights are ranked by how far training has moved them, and not by their size.",
@@ -144,14 +144,14 @@ MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
 # About where the next round starts.
 STARTS: tuple[tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str], ...] = (
     (
-        lambda kept, first, last: torch.where(kept, last, 0.0),  # noqa: ARG005
+        lambda kept, first, last: torch.where(kept, last, 0.0),
         "The next round starts at the *trained* weights. Rewinding goes back to where they began.",
     ),
     (
-        lambda kept, first, last: first,  # noqa: ARG005
+        lambda kept, first, last: first,
         "The weights to start from are not masked: what is removed has to be zero.",
     ),
-    (lambda kept, first, last: last, "The weights to start from are the trained ones, and not masked either."),  # noqa: ARG005
+    (lambda kept, first, last: last, "The weights to start from are the trained ones, and not masked either."),
 )
 
 

@@ -103,11 +103,11 @@ MISTAKES = (
         "The curvature alone says how steep the loss becomes, not how far the parameter moves.",
     ),
     Mistake(
-        lambda curvature, owner, u: u.square() / 2,  # noqa: ARG005
+        lambda curvature, owner, u: u.square() / 2,
         "This is magnitude: it does not look at the curvature at all.",
     ),
     Mistake(
-        lambda curvature, owner, u: _uses(owner, u) * u.square() / 2,  # noqa: ARG005
+        lambda curvature, owner, u: _uses(owner, u) * u.square() / 2,
         "This counts the uses of each parameter, as if each had a second derivative of one.",
     ),
     Mistake(

@@ -64,55 +64,55 @@ def _mistake(compute: Any, message: str) -> Mistake:
 
 MISTAKES = (
     _mistake(
-        lambda g, H, d, w, s: g @ d + _second(H, d),  # noqa: ARG005
+        lambda g, H, d, w, s: g @ d + _second(H, d),
         "The gradient counts the wrong way: where the loss rises with a weight, taking a positive one away lowers it.",
     ),
     _mistake(
-        lambda g, H, d, w, s: _second(H, d),  # noqa: ARG005
+        lambda g, H, d, w, s: _second(H, d),
         "This takes the gradient for zero: the extremal approximation, which the task does not make.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ d + (H.diag() * d.square()).sum() / 2,  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ d + (H.diag() * d.square()).sum() / 2,
         "Only the diagonal of H counts here. What of two weights that both go?",
     ),
     _mistake(
-        lambda g, H, d, w, s: (H.diag() * d.square()).sum() / 2,  # noqa: ARG005
+        lambda g, H, d, w, s: (H.diag() * d.square()).sum() / 2,
         "This is the sum of the saliencies: two approximations too many.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ d + 2 * _second(H, d),  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ d + 2 * _second(H, d),
         "The second-order term is twice as large as it should be: where is the half?",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ d + 2 * _second(H, d) - (H.diag() * d.square()).sum() / 2,  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ d + 2 * _second(H, d) - (H.diag() * d.square()).sum() / 2,
         "The products of different weights count twice: each pair stands in H two times already, and has the half too.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ d,  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ d,
         "This is the first order only. Where is the curvature?",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ w + _second(H, w),  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ w + _second(H, w),
         "Here all weights go. Those with `gone` = False stay where they are.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ s + _second(H, s),  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ s + _second(H, s),
         "The mask is the wrong way round: True means that a weight is deleted.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -g @ d + d @ H @ w / 2,  # noqa: ARG005
+        lambda g, H, d, w, s: -g @ d + d @ H @ w / 2,
         "One side of H gets the step and the other all the weights. What stays does not move.",
     ),
     _mistake(
-        lambda g, H, d, w, s: g @ d - _second(H, d),  # noqa: ARG005
+        lambda g, H, d, w, s: g @ d - _second(H, d),
         "This is what the loss falls by; the task asks for the increase.",
     ),
     _mistake(
-        lambda g, H, d, w, s: (g * d).abs().sum() + _second(H, d),  # noqa: ARG005
+        lambda g, H, d, w, s: (g * d).abs().sum() + _second(H, d),
         "The first-order terms have lost their signs. Each may lower the loss, when the network is not at a minimum.",
     ),
     _mistake(
-        lambda g, H, d, w, s: -(g * (d != 0)).sum() + (H * (d != 0) * (d != 0)[:, None]).sum() / 2,  # noqa: ARG005
+        lambda g, H, d, w, s: -(g * (d != 0)).sum() + (H * (d != 0) * (d != 0)[:, None]).sum() / 2,
         "The weights are missing: this is a step of one for each that goes, whatever its size.",
     ),
 )
