@@ -23,11 +23,9 @@
 
   // Wide things scroll inside themselves; a keyboard must reach them to scroll (WCAG 2.1.1).
   const SCROLLING = ".cell_output pre, div.highlight pre, div.math.notranslate, .pst-scrollable-table-container, .prune-live-output";
-  function scrolling() {
-    document.querySelectorAll(SCROLLING).forEach((element) => {
-      const wide = element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== "visible";
-      if (wide && !element.hasAttribute("tabindex")) element.tabIndex = 0;
-    });
+  function scroll(element) {
+    const wide = element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== "visible";
+    if (wide && !element.hasAttribute("tabindex")) element.tabIndex = 0;
   }
 
   // ipywidgets: the handles and the readout of a slider have no name; the text beside them is it.
@@ -57,25 +55,43 @@
   }
 
   const WIDGETS = ".widget-slider, .widget-hslider, .widget-vslider, .widget-hprogress, .widget-vprogress";
-  const widgets = () => document.querySelectorAll(WIDGETS).forEach(name);
 
-  // Widgets come late, and with a live kernel at any time. A frame's worth of changes is looked at once.
-  let waiting = false;
-  function soon() {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => {
-      waiting = false;
-      widgets();
-      scrolling();
-    });
+  // Widgets come late, and with a live kernel at any time. A frame's worth of changes is looked at once, and only where
+  // they are: a progress bar changes several times a second, and a whole chapter takes long to measure. What a change
+  // has shown elsewhere is found a little later.
+  const LATER = 1000; // ms
+  let changed = new Set();
+  let later = 0;
+  function look(parts) {
+    const each = (selector, mend) => {
+      const found = parts.flatMap((part) => [part.closest(selector), ...part.querySelectorAll(selector)]);
+      new Set(found.filter(Boolean)).forEach(mend);
+    };
+    each(WIDGETS, name);
+    each(SCROLLING, scroll);
+  }
+  function everywhere() {
+    clearTimeout(later);
+    later = 0;
+    look([document.body]);
+  }
+  function frame() {
+    const parts = [...changed];
+    changed = new Set();
+    if (parts.length > 100) everywhere();
+    else look(parts);
+  }
+  function soon(records) {
+    if (!changed.size) requestAnimationFrame(frame);
+    records.forEach(({ target }) => changed.add(target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement || document.body));
+    if (!later) later = setTimeout(everywhere, LATER);
   }
 
   theme();
   toggles();
   citations();
-  soon();
+  requestAnimationFrame(everywhere);
   new MutationObserver(soon).observe(document.body, { childList: true, characterData: true, subtree: true });
-  window.addEventListener("resize", soon);
-  window.addEventListener("load", soon);
+  window.addEventListener("resize", () => requestAnimationFrame(everywhere));
+  window.addEventListener("load", () => requestAnimationFrame(everywhere));
 })();
