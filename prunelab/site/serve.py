@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ from traitlets.config import Config
 
 from prunelab.site.paths import html_folder
 from prunelab.site.server import EXTENSION, URL
+
+_PING = 30_000  # milliseconds between two looks at whether a page is still there
 
 
 class ServeError(ValueError):
@@ -45,6 +48,7 @@ def serve(root: Path, options: Options, announce: Callable[[str], None]) -> None
     from jupyter_server.serverapp import ServerApp
 
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
+    logging.getLogger("tornado.general").addFilter(_says_something)
     app = ServerApp.instance(config=_config(root, options, port, token))
     # `argv` is ours: nothing of the command line reaches the server, and the token is not in the list of processes.
     app.initialize(argv=[])
@@ -97,6 +101,11 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _says_something(record: logging.LogRecord) -> bool:
+    """All but Tornado's warning that its own timeout, which Jupyter does not use, is longer than its interval."""
+    return "websocket_ping_timeout" not in record.getMessage()
+
+
 def _config(root: Path, options: Options, port: int, token: str) -> Config:
     idle = max(1, round(options.idle_minutes * 60))
     settings: dict[str, dict[str, object]] = {
@@ -112,8 +121,9 @@ def _config(root: Path, options: Options, port: int, token: str) -> Config:
             "answer_yes": True,  # one Control-C is enough
             "allow_root": True,  # in a container everybody is root
             "log_level": "WARN",
-            # The default timeout is longer than the interval, which Tornado warns about at every kernel (milliseconds).
-            "tornado_settings": {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000},
+            # Milliseconds. Jupyter looks for the answer to a ping when it sends the next: a timeout as short as the
+            # interval would end connections, and lose what they carry, whenever it is a moment late.
+            "tornado_settings": {"ws_ping_interval": _PING, "ws_ping_timeout": 4 * _PING},
             "allow_origin": "",
             "disable_check_xsrf": False,
         },

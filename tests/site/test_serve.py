@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from prunelab.site.cli import main
 from prunelab.site.paths import NoBookError, find_root
-from prunelab.site.serve import Options, ServeError, free_port, serve
+from prunelab.site.serve import Options, ServeError, _config, _says_something, free_port, serve
 
 
 def test_a_free_port_is_taken_as_it_is() -> None:
@@ -88,3 +90,16 @@ def test_the_site_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; assert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_connection_outlives_a_late_answer(tmp_path: Path) -> None:
+    """Jupyter's own rule (base/websocket.py): it looks for the last answer when it sends the next ping, so an answer
+    that came at once is already as old as the interval. A page that draws for a minute is still there."""
+    settings = _config(tmp_path, Options(), 8888, "token").ServerApp.tornado_settings
+    assert settings["ws_ping_timeout"] >= 2 * settings["ws_ping_interval"] + 30_000
+
+
+def test_only_the_warning_about_the_unused_timeout_is_silenced() -> None:
+    record = partial(logging.LogRecord, "tornado.general", logging.WARNING, "", 0, args=None, exc_info=None)
+    assert not _says_something(record(msg="The websocket_ping_timeout (120000) cannot be longer"))
+    assert _says_something(record(msg="403 GET /course/"))
