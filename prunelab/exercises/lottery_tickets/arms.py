@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 from prunelab.exercises.core import Material, Question
-from prunelab.exercises.describing import describe
-from prunelab.exercises.outcome import NotAttempted, Wrong
+from prunelab.exercises.truths import compare_truths, turned_round
 
 __all__ = ["QUESTION", "SOLUTION", "STARTER", "WRONG"]
 
@@ -93,53 +90,12 @@ _RIGHT = {
 
 def examine(answer: Any) -> None:
     """Report the first cell that differs."""
-    found = _read(answer)
     right = {row: dict(zip(COLUMNS, cells, strict=True)) for row, cells in _RIGHT.items()}
-    differing = [(row, column) for row in right for column in COLUMNS if found[row][column] != right[row][column]]
-    if differing:
-        row, column = differing[0]
-        rows = len(right) - len({row for row, _ in differing})
-        raise Wrong(f"{rows} of {len(right)} rows are right. Look at `{row}`, {column}: {WHY[row, column]}")
-
-
-def _read(answer: Any) -> dict[str, dict[str, bool]]:
-    """The answer as bools, or why it is none."""
-    if not isinstance(answer, Mapping):
-        raise Wrong(f"The answer is {describe(answer)}; it should be the dictionary of the stub, filled in.")
-    missing = [row for row in _RIGHT if row not in answer]
-    if missing:
-        raise Wrong(f"The row `{missing[0]}` is missing. The keys are those of the stub.")
-    extra = [row for row in answer if row not in _RIGHT]
-    if extra:
-        raise Wrong(f"Nobody asked for the row that is called {describe(extra[0])}; the keys are those of the stub.")
-    cells = {row: _cells(row, answer[row]) for row in _RIGHT}
-    still = [row for row, line in cells.items() if any(value is Ellipsis for value in line.values())]
-    if len(still) == len(cells):
-        raise NotAttempted("The answer is still the stub. Replace each `...` by True or False and run it again.")
-    if still:
-        raise Wrong(f"The row `{still[0]}` is still open: replace its `...`.")
-    return {row: {column: bool(value) for column, value in line.items()} for row, line in cells.items()}
-
-
-def _cells(row: str, line: Any) -> dict[str, Any]:
-    if not isinstance(line, Mapping) or set(line) != set(COLUMNS):
-        raise Wrong(f"The row `{row}` holds {describe(line)}; it should be a dict of mask, start and trained.")
-    for column in COLUMNS:
-        value = line[column]
-        if value is not Ellipsis and not (isinstance(value, Integral) and value in (0, 1)):
-            raise Wrong(f"The row `{row}` says {describe(value)} of its {column}; it should say True or False.")
-    return {column: line[column] for column in COLUMNS}
+    compare_truths(answer, right, WHY)
 
 
 def _with(row: str, column: str, value: str = "") -> str:
-    """The solution with one cell turned round, or replaced: a wrong answer for the tests."""
-    lines = []
-    for line in SOLUTION.splitlines():
-        if line.startswith(f'    "{row}"'):
-            now = "True" if f"{column}=True" in line else "False"
-            line = line.replace(f"{column}={now}", f"{column}={value or ('False' if now == 'True' else 'True')}")
-        lines.append(line)
-    return "\n".join(lines)
+    return turned_round(SOLUTION, row, column, value)
 
 
 WRONG = (
