@@ -99,7 +99,7 @@ def against_textbook(device: torch.device) -> dict[str, Any]:
         gone = torch.zeros(TEXTBOOK, dtype=torch.bool, device=device)
         gone[order[:point]] = True
         left, found = (~gone).nonzero()[:, 0], []
-        step = [seconds(lambda: found.append(textbook_step(matrix, target, left))) for _ in range(2)]  # noqa: B023
+        step = [seconds(lambda: found.append(textbook_step(matrix, target, left))) for _ in range(2)]  # noqa: B023 - runs at once
         theirs += every * min(step)
         same &= found[0] == order[point]
     return {
@@ -118,8 +118,8 @@ def against_rank_one(device: torch.device) -> dict[str, Any]:
     greedy(inverse, weights, 10), rank_one(inverse, weights, 2)
     for _ in range(3):
         found: list[list[int]] = []
-        ours = seconds(lambda: found.append(greedy(inverse, weights, FIRST)))  # noqa: B023
-        theirs = seconds(lambda: found.append(rank_one(inverse, weights, FIRST)))  # noqa: B023
+        ours = seconds(lambda: found.append(greedy(inverse, weights, FIRST)))  # noqa: B023 - runs at once
+        theirs = seconds(lambda: found.append(rank_one(inverse, weights, FIRST)))  # noqa: B023 - runs at once
         ratios.append(theirs / ours)
         same &= found[0] == found[1]
     return {

@@ -68,7 +68,7 @@ class EdgePopup(Search):
     def start(self, shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:
         return (2 * torch.rand(tuple(shape), generator=generator) - 1) / math.sqrt(fan_in)
 
-    def gate(self, numbers: Tensor, training: bool) -> Tensor:  # noqa: ARG002
+    def gate(self, numbers: Tensor, training: bool) -> Tensor:  # noqa: ARG002 - others read it
         sizes = numbers.abs()
         return self.mask(numbers).to(numbers.dtype) + (sizes - sizes.detach())
 
@@ -95,7 +95,7 @@ class BernoulliMask(Search):
         if isinstance(self.initial, bool) or not isinstance(self.initial, float) or not 0 < self.initial < 1:
             raise ValueError(f"BernoulliMask(initial={self.initial!r}): a probability between 0 and 1")
 
-    def start(self, shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def start(self, shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - others read it
         return torch.full(tuple(shape), math.log(self.initial / (1 - self.initial)))
 
     def gate(self, numbers: Tensor, training: bool) -> Tensor:

@@ -78,7 +78,7 @@ def _values(parameter: Tensor) -> tuple[Any, ...]:
     return tuple(parameter.shape), tuple(parameter.detach().flatten().tolist())
 
 
-def _without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) -> Names:  # noqa: ARG001
+def _without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) -> Names:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
 
 

@@ -62,11 +62,11 @@ def _used(scores: Tensor, keep: float, count: Callable[[float], int] = round, *,
     return used.reshape(scores.shape)
 
 
-def _forward(weight: Tensor, scores: Tensor, keep: float, slope: Tensor) -> Tensor:  # noqa: ARG001
+def _forward(weight: Tensor, scores: Tensor, keep: float, slope: Tensor) -> Tensor:
     return weight * _used(scores, keep)
 
 
-def _backward(weight: Tensor, scores: Tensor, keep: float, slope: Tensor) -> Tensor:  # noqa: ARG001
+def _backward(weight: Tensor, scores: Tensor, keep: float, slope: Tensor) -> Tensor:
     return slope * weight * scores.sign()
 
 

@@ -100,7 +100,7 @@ def _of_all(part: float, left: int, total: int) -> int:
     return min(left, round(part * total))
 
 
-def _half_first(share: float, layer: int, layers: int) -> float:  # noqa: ARG001
+def _half_first(share: float, layer: int, layers: int) -> float:
     return share / 2 if layer == 0 else share
 
 

@@ -79,7 +79,7 @@ class Suspect:
 
     def __call__(self, model: nn.Module, data: Any) -> dict[str, Tensor]:
         if self.kind != "fisher":
-            return hessian_diagonal(model, data, mse_loss, self.kind)  # type: ignore[arg-type]
+            return hessian_diagonal(model, data, mse_loss, self.kind)  # type: ignore[arg-type]  # one of its names
         names, weights = zip(*model.named_parameters(), strict=True)
         pairs = [(x[None], y[None]) for inputs, targets in data for x, y in zip(inputs, targets, strict=True)]
         found = [torch.autograd.grad(mse_loss(model(x), y), weights) for x, y in pairs]
