@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
@@ -152,15 +150,7 @@ def test_nothing_leaves_the_machine_while_live(live_context: BrowserContext, ser
     watch.assert_clean()
 
 
-def run_live() -> list[str]:
-    """One chapter of each part, or all with PRUNELAB_FULL=1: the build has executed the same code already, and all of
-    them live take as long as all other tests of the book."""
-    if os.environ.get("PRUNELAB_FULL") == "1":
-        return chapters()
-    return list({Path(name).parent: name for name in reversed(chapters())}.values())[::-1]
-
-
-@pytest.mark.parametrize("name", run_live())
+@pytest.mark.parametrize("name", chapters())
 def test_a_whole_chapter_runs_live(live_context: BrowserContext, served: Served, name: str) -> None:
     page = live_context.new_page()
     page.goto(f"{served.home}{name}.html", wait_until="networkidle")
