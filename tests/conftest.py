@@ -24,6 +24,8 @@ from prunelab.site.device import count_cores
 MOST_WORKERS = 6
 
 torch.set_num_threads(1)
+# PyTorch says many a warning once a process: which test it failed would hang on the order of the tests.
+torch.set_warn_always(True)
 # No test measures time: a busy machine must not fail one.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")

@@ -65,7 +65,7 @@ def barrier(
     >>> a, b = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
     >>> a.weight.data.fill_(-1), b.weight.data.fill_(1)
     (tensor([[-1.]]), tensor([[1.]]))
-    >>> barrier(a, b, loss=lambda model: 1 - float(model.weight) ** 2, steps=4)          # a hill at 0
+    >>> barrier(a, b, loss=lambda model: 1 - model.weight.item() ** 2, steps=4)          # a hill at 0
     Barrier(at=(0.0, 0.25, 0.5, 0.75, 1.0), values=(0.0, 0.75, 1.0, 0.75, 0.0), height=1.0)
 
     Args:

@@ -58,7 +58,21 @@ def serve(root: Path, options: Options, announce: Callable[[str], None]) -> None
     try:
         app.start()
     finally:
+        end_tasks(asyncio.get_event_loop())
         asyncio.set_event_loop(None)
+
+
+def end_tasks(loop: asyncio.AbstractEventLoop, patience: float = 1.0) -> None:
+    """End what a stopped loop has left undone: an answer half given holds a thread, which would keep the process alive.
+
+    A task may catch what cancels it, and go on: it is told three times, and given `patience` seconds each time.
+    """
+    for _ in range(3):
+        if not (tasks := asyncio.all_tasks(loop)):
+            return
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=patience))
 
 
 def free_port(host: str, port: int) -> int:

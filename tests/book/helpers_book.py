@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,9 @@ class Served:
 
     def __init__(self, *options: str, **environment: str) -> None:
         command = [sys.executable, "-m", "prunelab", "serve", "--no-browser", "--port", "0", *options]
-        environment = {**os.environ, **environment}
+        # JupyterLab opens again what was open last, in whichever test that was; here each server starts with nothing.
+        self.workspaces = tempfile.TemporaryDirectory()
+        environment = {**os.environ, "JUPYTERLAB_WORKSPACES_DIR": self.workspaces.name, **environment}
         environment.pop("PRUNELAB_BUILD", None)
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -141,9 +144,14 @@ class Served:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=20)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         if self.process.stdout is not None:
             self.process.stdout.close()
+        self.workspaces.cleanup()
 
 
 def settle(page: Page) -> None:

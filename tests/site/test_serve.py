@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from prunelab.site.cli import main
 from prunelab.site.paths import NoBookError, find_root
-from prunelab.site.serve import Options, ServeError, _config, _says_something, free_port, serve
+from prunelab.site.serve import Options, ServeError, _config, _says_something, end_tasks, free_port, serve
 
 
 def test_a_free_port_is_taken_as_it_is() -> None:
@@ -103,3 +108,49 @@ def test_only_the_warning_about_the_unused_timeout_is_silenced() -> None:
     record = partial(logging.LogRecord, "tornado.general", logging.WARNING, "", 0, args=None, exc_info=None)
     assert not _says_something(record(msg="The websocket_ping_timeout (120000) cannot be longer"))
     assert _says_something(record(msg="403 GET /course/"))
+
+
+def test_a_thread_of_a_request_does_not_outlive_the_server() -> None:
+    loop, threads = asyncio.new_event_loop(), threading.active_count()
+
+    async def stop_while_a_thread_works() -> None:
+        loop.call_later(0.05, loop.stop)
+        await anyio.to_thread.run_sync(time.sleep, 0.2)
+
+    task = loop.create_task(stop_while_a_thread_works())
+    loop.run_forever()
+    assert not task.done()
+    assert threading.active_count() == threads + 1
+    end_tasks(loop)
+    assert task.cancelled()
+    while threading.active_count() > threads:  # ends at once, and never without `end_tasks`
+        time.sleep(0.01)
+    loop.close()
+
+
+def test_a_task_that_will_not_end_does_not_hold_the_server() -> None:
+    loop = asyncio.new_event_loop()
+    asked: list[int] = []
+    over: list[int] = []
+
+    async def stubborn() -> None:
+        while len(asked) < 2:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                asked.append(1)
+
+    async def deaf() -> None:
+        while not over:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    task, endless = loop.create_task(stubborn()), loop.create_task(deaf())
+    loop.run_until_complete(asyncio.sleep(0))
+    end_tasks(loop, patience=0.01)
+    assert task.done()
+    assert not endless.done()
+    over.append(1)
+    endless.cancel()
+    loop.run_until_complete(endless)
+    loop.close()
