@@ -17,7 +17,7 @@ def memory_of(tensor: Tensor) -> tuple[Any, ...]:
     if tensor.layout != torch.strided or isinstance(tensor, UninitializedParameter):
         return (id(tensor),)
     place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.numel())
-    return place if _is_dense(tensor) else (*place, tensor.shape, tensor.stride())
+    return place if tensor.is_contiguous() or _is_dense(tensor) else (*place, tensor.shape, tensor.stride())
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -22,6 +22,7 @@ from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse, rehearse_sha
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.trace import Value, held_tensors
+from prunelab.walk import modules_of, parameters_of
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
@@ -116,17 +117,18 @@ def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numb
         biases=biases,
         parts=tuple(_part(group, keep) for group in coupling.groups),
         frozen=(*(_part(group, keep) for group in coupling.frozen), *_unseen(coupling)),
-        params=(sum(p.numel() for p in model.parameters()), left),
+        params=(sum(p.numel() for p in parameters_of(modules_of(model)).values()), left),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
-        caches=tuple(name for name in held_tensors(model) if name in slices),
+        caches=tuple(name for name in held_tensors(modules_of(model)) if name in slices),
     )
 
 
 def _slices(coupling: Coupling, keep: Keep) -> dict[str, Slices]:
     slices: dict[str, Slices] = {}
+    known: dict[bytes, tuple[int, ...]] = {}
     for name, labels in coupling.tensors.items():
-        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels])
+        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels], known)
         if cut is not None:
             slices[name] = cut
     return slices
@@ -134,7 +136,7 @@ def _slices(coupling: Coupling, keep: Keep) -> dict[str, Slices]:
 
 def added_biases(model: nn.Module, coupling: Coupling, chosen: Chosen) -> int:
     """Parameters of the biases that layers get for constants."""
-    held = dict(model.named_parameters())
+    held = parameters_of(modules_of(model))
     if all(name in held for name in chosen.biases):
         return 0
     slices = _slices(coupling, chosen.keep)
@@ -145,7 +147,7 @@ def _of_kept_rows(
     model: nn.Module, biases: dict[str, tuple[float, ...]], slices: dict[str, Slices]
 ) -> dict[str, tuple[float, ...]]:
     """Without what would be added to channels that go themselves."""
-    held, found = dict(model.named_parameters()), {}
+    held, found = parameters_of(modules_of(model)), {}
     for name, values in biases.items():
         like = slices.get(name if name in held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
         left = np.array(values) if like is None else np.where(like.rows(), values, 0.0)
@@ -156,7 +158,7 @@ def _of_kept_rows(
 
 def _added(model: nn.Module, biases: Mapping[str, tuple[float, ...]], slices: Mapping[str, Slices]) -> int:
     """Parameters of the biases that layers get which had none."""
-    held, count = dict(model.named_parameters()), 0
+    held, count = parameters_of(modules_of(model)), 0
     for name, values in biases.items():
         if name not in held:
             cut = slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
@@ -168,7 +170,7 @@ def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
     """Attention layers of PyTorch, whose heads would have to fill their width."""
     return tuple(
         path
-        for path, module in model.named_modules()
+        for path, module in modules_of(model).items()
         if isinstance(module, nn.MultiheadAttention)
         and any(f"{path}.{name}".lstrip(".") in slices for name, _ in module.named_parameters())
     )
@@ -229,7 +231,7 @@ def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:
 
 def _like(coupling: Coupling, groups: list[Group], path: str, model: nn.Module) -> list[Group]:
     """Groups that lie in other modules of the class of the one at `path` as these lie in that one."""
-    modules = dict(model.named_modules())
+    modules = modules_of(model)
     if path not in modules or not path:
         return []
     shapes = {_within(group, path) for group in groups} - {frozenset()}

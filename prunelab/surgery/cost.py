@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -14,14 +15,15 @@ from prunelab.surgery.labels import Label
 from prunelab.targets import unwrap
 from prunelab.trace import Value
 from prunelab.trace.macs import find_products
+from prunelab.walk import modules_of, parameters_of
 
 
 def params_after(model: nn.Module, coupling: Coupling, keep: NDArray[np.bool_]) -> int:
     """Parameters that are left when only the kept units stay."""
     total = 0
-    for name, parameter in unwrap(model).named_parameters():
+    for name, parameter in parameters_of(modules_of(unwrap(model))).items():
         shape = coupling.shape_after(parameter.shape, coupling.tensors.get(name, ()), keep)
-        total += parameter.numel() if shape is None else int(np.prod(shape))
+        total += parameter.numel() if shape is None else math.prod(shape)
     return total
 
 
@@ -32,7 +34,7 @@ def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
         op = followed.trace.ops[number]
         args = _smaller(op.args, factors, coupling, keep)
         outputs = [
-            _meta(coupling.shape_after(value.shape, labels, keep) or value.shape)
+            _Sized(coupling.shape_after(value.shape, labels, keep) or value.shape)
             for value, labels in zip(op.outputs, followed.returned[number], strict=True)
         ]
         products = find_products(op.name, outputs[0] if len(outputs) == 1 else tuple(outputs), args)
@@ -42,14 +44,23 @@ def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
 
 def _smaller(item: Any, factors: dict[int, list[Label]], coupling: Coupling, keep: NDArray[np.bool_]) -> Any:
     if isinstance(item, Value):
-        return _meta(coupling.shape_after(item.shape, factors.get(item.id, ()), keep) or item.shape)
+        return _Sized(coupling.shape_after(item.shape, factors.get(item.id, ()), keep) or item.shape)
     if isinstance(item, tuple):
         return tuple(_smaller(i, factors, coupling, keep) for i in item)
     return item
 
 
-def _meta(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty(shape, device="meta")
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    """What a formula asks of a tensor."""
+
+    shape: tuple[int, ...]
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
 
 
 def dense_macs(coupling: Coupling) -> int:

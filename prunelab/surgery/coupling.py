@@ -18,6 +18,7 @@ from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.targets import unwrap
 from prunelab.trace import map_tensors, trace
+from prunelab.walk import modules_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class Coupling:
     ) -> tuple[int, ...] | None:
         """The shape of a tensor when only the kept units are left; None where what is left fills no box."""
         labels, sizes = list(labels), list(shape)
-        if len(labels) == 1:
-            boxes = [(self._box(labels[0], keep), varying(labels[0]))]
+        along = [varying(label) for label in labels]
+        if sum(map(len, along)) == len({dim for dims in along for dim in dims}):  # each dimension is one label's
+            boxes = [(self._box(label, keep), dims) for label, dims in zip(labels, along, strict=True)]
         else:
             boxes = [(extents(stays), dims) for stays, dims in together([self.kept(f, keep) for f in labels])]
         for box, dims in boxes:
@@ -118,11 +120,12 @@ def couple(
     further inputs, on which the model may take other paths through its code.
     """
     model = unwrap(model)
-    unfused = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    modules = modules_of(model)
+    unfused = any(isinstance(module, nn.RNNBase) for module in modules.values())
     follower = Follower(RULES, otherwise)
     followed = [follower.follow(trace(model, example_inputs, unfused=unfused))]
     followed += [follower.follow(trace(model, inputs, unfused=unfused)) for inputs in also]
-    trained = {name for name, _ in model.named_parameters()}
+    trained = parameters_of(modules).keys()
     if trained - follower.used:  # a layer that runs in training only
         followed.append(follower.follow(trace(model, example_inputs, unfused=unfused, training=True)))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
@@ -151,26 +154,20 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
     """Units with slices in the same places form a group."""
     solution, count = coupling.solution, coupling.solution.why.size
     places = [(name, label) for name, labels in coupling.tensors.items() for label in labels]
-    lies = [np.unique(solution.unit_of[label], return_counts=True) for _, label in places]  # (units, how often)
+    channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for _, label in places)])  # of all places
+    units_at, place = solution.unit_of[channels], np.repeat(np.arange(len(places)), [f.size for _, f in places])
     # Equal exactly where the slices are, up to a chance of 1 in 2⁶².
     draw = np.random.default_rng(0).integers(1, 2**62, size=len(places), dtype=np.int64)
     signature = np.zeros(count, np.int64)
-    for number, (units, times) in zip(draw, lies, strict=True):
-        with np.errstate(over="ignore"):
-            signature[units] += number * times
+    np.add.at(signature, units_at, draw[place])  # modulo 2⁶⁴
     free = solution.free(exact)
     alike = _alike(np.flatnonzero(solution.made), signature, free)
     first_of = np.zeros(count, bool)
     first_of[[units[0] for units in alike]] = True
-    at: dict[int, list[int]] = {}
-    for place, (units, _) in enumerate(lies):
-        for unit in units[first_of[units]]:
-            at.setdefault(int(unit), []).append(place)
-    making: dict[int, list[int]] = {}
-    for place, (_, label) in enumerate(places):
-        units = solution.unit_of[label[made[label]]]
-        for unit in np.unique(units[first_of[units]]):
-            making.setdefault(int(unit), []).append(place)
+    shown = first_of[units_at]
+    at = _places(units_at[shown], place[shown])
+    shown &= made[channels]
+    making = _places(units_at[shown], place[shown])
     found = [
         _group(coupling, places, units, at[int(units[0])], making[int(units[0])], bool(free[units[0]]))
         for units in alike
@@ -181,6 +178,14 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
         groups=tuple(group for group in ordered if group.why is None),
         frozen=tuple(group for group in ordered if group.why is not None),
     )
+
+
+def _places(units: NDArray[np.int64], places: NDArray[np.int64]) -> dict[int, list[int]]:
+    """{unit: the places where it lies, in their order, each once}."""
+    found: dict[int, dict[int, None]] = {}
+    for unit, place in zip(units.tolist(), places.tolist(), strict=True):
+        found.setdefault(unit, {})[place] = None
+    return {unit: list(at) for unit, at in found.items()}
 
 
 def _alike(units: NDArray[np.int64], signature: NDArray[np.int64], free: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
@@ -201,11 +206,13 @@ def _group(
     """The group of some units whose slices lie `at` these places, and the first of its `makers`."""
     solution = coupling.solution
     flat = solution.unit_of[places[makers[0]][1]].ravel()
-    mine = flat[np.isin(flat, units)]
+    member = np.zeros(solution.why.size, bool)
+    member[units] = True
+    mine = flat[member[flat]]
     name = places[makers[0]][0]
     group = Group(
         name=name.rpartition(".")[0] or name,
-        units=mine[np.sort(np.unique(mine, return_index=True)[1])],
+        units=mine if mine.size == units.size else mine[np.sort(np.unique(mine, return_index=True)[1])],
         made_by=tuple(dict.fromkeys(places[i][0] for i in makers)),
         members=tuple(dict.fromkeys(places[i][0] for i in at)),
         width=int((mine == units[0]).sum()),

@@ -6,6 +6,7 @@ Nothing runs on data: for each label of a tensor it is known which constant each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed, arguments, writes
-from prunelab.surgery.held import Held, Known, with_numbers
+from prunelab.surgery.held import Held, with_numbers
 from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
 
@@ -176,13 +177,12 @@ class _Following(Held):
                 values = self.of(value, label)
                 labels.append(label if attends else label[values == 0])
                 numbers.append(values if attends else values[values == 0])
-        known = Known(labels, numbers)
         for value in op.inputs if not attends else ():
             for label in self.interesting(self.labels.get(value.id, [])):
                 if not any(np.isin(label, out).any() for labels in returned for out in labels):
                     self.spoil(value, [label])  # summed over
         self.give_up(op, returned)
-        self.set(op.outputs[0], [(f, known.of(f)) for f in self.interesting(returned[0])])
+        self._set_moved(labels, numbers, op.outputs[:1], returned[:1])
 
     def _read(self, op: Op, x: Value, weight: Value, bias: Value | None, dim: int) -> None:
         for label in self.interesting(self.labels.get(x.id, [])):
@@ -194,7 +194,9 @@ class _Following(Held):
             ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
             numbers = np.where(same, first[0], np.nan)
             name = self._reader(op, weight, bias, x.shape[dim])
-            exact = (numbers == 0) | (np.isfinite(numbers) & (name != "")) | self._ignored(weight, ids.size)
+            exact = (numbers == 0) | (np.isfinite(numbers) & (name != ""))
+            if self.some_unread:
+                exact |= self._ignored(weight, ids.size)
             self.found.reads.append(Read(name, self.units[ids], np.nan_to_num(numbers), exact))
 
     def _ignored(self, weight: Value, inputs: int) -> NDArray[np.bool_]:
@@ -208,7 +210,7 @@ class _Following(Held):
     def _reader(self, op: Op, weight: Value, bias: Value | None, inputs: int) -> str:
         """The parameter whose layer can take up constants in its bias; "" where that would not be exact."""
         name = self.names.get(weight.id) or self.turned.get(weight.id, "")
-        module = self.model.get_submodule(name.rpartition(".")[0]) if name.rpartition(".")[2] == "weight" else None
+        module = self.modules.get(name.rpartition(".")[0]) if name.rpartition(".")[2] == "weight" else None
         if module is None or "bias" not in module._parameters:
             return ""
         held = module._parameters["bias"]
@@ -260,9 +262,19 @@ class _Following(Held):
             for label in self.interesting(self.labels.get(value.id, [])):
                 labels.append(label)
                 numbers.append(self.of(value, label))
-        known = Known(labels, numbers)
-        for value, moved in zip(op.outputs, returned, strict=True):
-            self.set(value, [(f, known.of(f)) for f in self.interesting(moved)])
+        self._set_moved(labels, numbers, op.outputs, returned)
+
+    def _set_moved(
+        self,
+        labels: Sequence[Label],
+        numbers: Sequence[Numbers],
+        values: Sequence[Value],
+        returned: Sequence[Sequence[Label]],
+    ) -> None:
+        wanted = [self.interesting(each) for each in returned]
+        found = iter(self.moved(labels, numbers, chain.from_iterable(wanted)))
+        for value, each in zip(values, wanted, strict=True):
+            self.set(value, [(label, next(found)) for label in each])
 
     def _pool(self, op: Op, name: str, labels: Sequence[Label]) -> None:
         """A constant stays what it is, save where zeros around the image are averaged in."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label, lift
 from prunelab.surgery.rebuild import named_tensors
 from prunelab.trace import Op, Value
+from prunelab.walk import modules_of
 
 
 class Held:
@@ -29,32 +30,46 @@ class Held:
         unread: NDArray[np.bool_],
     ) -> None:
         self.model, self.coupling, self.gone, self.dead, self.unread = model, coupling, gone, dead, unread
-        self.tensors = named_tensors(model)
+        self.modules, self.tensors = modules_of(model), named_tensors(model)
+        self.some_unread = bool(unread.any())
         self.units = coupling.solution.unit_of
         self.found = Constants()
         self.numbers: dict[int, list[tuple[Label, Numbers]]] = {}
         self.names: dict[int, str] = {}
         self.labels: dict[int, list[Label]] = {}
+        self._board = np.full(self.units.size, np.nan)  # (channels,): all NaN between two calls of `moved`
 
     def of(self, value: Value, label: Label) -> Numbers:
         """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""
-        unknown = np.full(label.shape, np.nan)
         name = self.names.get(value.id)
         if name is not None and name in self.tensors:
             held = self.tensors[name].detach()
-            if held.dim() > label.ndim or not (held.is_floating_point() or held.numel() == 1):
-                return unknown
-            array = lift(held.to("cpu", torch.float64).numpy(), label.ndim)
-            fits = all(a in (1, b) for a, b in zip(array.shape, label.shape, strict=True))
-            return np.broadcast_to(array, label.shape) if fits else unknown
-        for _, numbers in self.numbers.get(value.id, []):
+            candidates = []
+            if held.dim() <= label.ndim and (held.is_floating_point() or held.numel() == 1):
+                candidates = [held.to("cpu", torch.float64).numpy()]
+        else:
+            candidates = [numbers for _, numbers in self.numbers.get(value.id, ())]
+        for numbers in candidates:
+            if numbers.shape == label.shape:
+                return numbers
             lifted = lift(numbers, label.ndim)
             if lifted.ndim == label.ndim and all(a in (1, b) for a, b in zip(lifted.shape, label.shape, strict=True)):
                 return np.broadcast_to(lifted, label.shape)
-        return unknown
+        return np.full(label.shape, np.nan)
 
     def interesting(self, labels: Sequence[Label]) -> list[Label]:
         return [label for label in labels if self.gone[self.units[label]].any()]
+
+    def moved(self, labels: Sequence[Label], numbers: Sequence[Numbers], wanted: Iterable[Label]) -> list[Numbers]:
+        """What the `wanted` labels hold, of their shapes, where the channels of `labels` hold these numbers: NaN where
+        nothing is known of a channel, or several numbers are."""
+        channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for label in labels)])
+        values = np.concatenate([np.zeros(0), *(one.ravel() for one in numbers)])
+        self._board[channels] = values
+        self._board[channels[self._board[channels] != values]] = np.nan
+        found = [self._board[label] for label in wanted]
+        self._board[channels] = np.nan
+        return found
 
     def set(self, value: Value, numbers: list[tuple[Label, Numbers]]) -> None:
         self.numbers[value.id] = numbers
@@ -74,24 +89,6 @@ class Held:
                     self.spoil(value, [label])
         for value in op.outputs:
             self.numbers.pop(value.id, None)
-
-
-class Known:
-    """What is known of single channels: of several numbers for one channel none is."""
-
-    def __init__(self, labels: Sequence[Label], numbers: Sequence[Numbers]) -> None:
-        channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for label in labels)])
-        values = np.concatenate([np.zeros(0), *(one.ravel() for one in numbers)])
-        self._channels, first, which = np.unique(channels, return_index=True, return_inverse=True)
-        self._values = values[first]
-        self._values[which[values != self._values[which]]] = np.nan
-
-    def of(self, label: Label) -> Numbers:
-        """Of the shape of the label; NaN where nothing is known."""
-        if not self._channels.size:
-            return np.full(label.shape, np.nan)
-        at = np.searchsorted(self._channels, label).clip(max=self._channels.size - 1)
-        return np.where(self._channels[at] == label, self._values[at], np.nan)
 
 
 def with_numbers(item: Any, operands: Mapping[int, Numbers]) -> Any:

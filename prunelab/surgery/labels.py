@@ -24,7 +24,7 @@ FIXED = 0  # the channel that always stays: positions that cannot go
 
 def varying(label: NDArray[np.generic]) -> tuple[int, ...]:
     """The dimensions with which a label varies."""
-    return tuple(dim for dim, size in enumerate(label.shape) if size > 1)
+    return tuple([dim for dim, size in enumerate(label.shape) if size > 1])
 
 
 def compress(label: NDArray[T]) -> NDArray[T]:
@@ -103,8 +103,10 @@ def concatenate(parts: Sequence[Label | None], sizes: Sequence[int], dim: int, d
             others = [max(a, b) for a, b in zip(others, part.shape, strict=True)]
     pieces = []
     for part, size in zip(parts, sizes, strict=True):
-        shape = [*others[:dim], size, *others[dim + 1 :]]
-        pieces.append(np.broadcast_to(np.int64(FIXED) if part is None else part, shape))
+        shape = (*others[:dim], size, *others[dim + 1 :])
+        if part is None or part.shape != shape:
+            part = np.broadcast_to(np.int64(FIXED) if part is None else part, shape)
+        pieces.append(part)
     return np.concatenate(pieces, axis=dim)
 
 
@@ -134,7 +136,7 @@ def extents(kept: NDArray[np.bool_]) -> tuple[int, ...] | None:
     """
     if kept.size == max(kept.shape, default=1):  # it varies with one dimension: any number fills a box
         left = int(np.count_nonzero(kept))
-        return tuple(left if size > 1 else min(left, 1) for size in kept.shape)
+        return tuple([left if size > 1 else min(left, 1) for size in kept.shape])
     sizes = []
     for dim in range(kept.ndim):
         alive = kept.any(axis=tuple(range(dim + 1, kept.ndim)))

@@ -40,7 +40,8 @@ class Ledger:
 
     def tie(self, a: Label, b: Label) -> None:
         """a and b, broadcast against each other, share their fate position by position."""
-        a, b = np.broadcast_arrays(a, b)
+        if a.shape != b.shape:
+            a, b = np.broadcast_arrays(a, b)
         self._ties.append((a.ravel(), b.ravel()))
 
     def tie_along(self, label: Label, axis: int) -> Label:
@@ -59,11 +60,11 @@ class Ledger:
 
     def made(self, label: Label) -> None:
         """These channels are made by a layer: they are what there is to remove."""
-        self._made.append(np.unique(label))
+        self._made.append(label.ravel())
 
     def read(self, label: Label) -> None:
         """A layer reads its input by these channels of its weight."""
-        self._read.append(np.unique(label))
+        self._read.append(label.ravel())
 
     def read_channels(self) -> NDArray[np.bool_]:
         """(channels,): those by which a weight reads."""

@@ -17,6 +17,7 @@ from prunelab.surgery.follow import Followed, arguments
 from prunelab.surgery.labels import Label
 from prunelab.trace import Op
 from prunelab.trace.record import all_of
+from prunelab.walk import modules_of
 
 # Their numbers are brought into line with their weights (`rebuild.update_attributes`).
 _KNOWN = (
@@ -51,30 +52,33 @@ class Numbers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = dict(model.named_modules())
+        self._modules = modules_of(model)
+        self._held = {path: _integers(module) for path, module in self._modules.items()}
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
         bare = {path for path, module in self._modules.items() if isinstance(module, nn.LayerNorm | nn.RMSNorm)}
-        asked, certain = _asked(coupling, keep, bare), _certain(coupling)
+        kinds = tuple({trial.kind for trial in self._trials.values()})
+        heard = {path for path, held in self._held.items() if held or isinstance(self._modules[path], kinds)}
+        asked, certain = _asked(coupling, keep, bare, heard), _certain(coupling)
         wanted: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for path, sizes in asked.items():
-            for attribute, value in self._integers(path):
+            for attribute, value in self._held[path]:
                 if (type(self._modules[path]), 0, attribute) not in self._trials:
                     wanted[path, attribute].update(_most_asked(value, sizes, certain[path]))
             for trial in self._trials.values():
                 if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
                     holder = _above(path, trial.up)
-                    held = dict(self._integers(holder)).get(trial.attribute)
+                    held = dict(self._held.get(holder, ())).get(trial.attribute)
                     if held is not None:
                         new = held if trial.alone else _new_value(held, sizes[trial.at], trial.proportion)
                         wanted[holder, trial.attribute].add(new)
         return tuple(
             (path, attribute, next(iter(new)))
             for (path, attribute), new in wanted.items()
-            if len(new) == 1 and dict(self._integers(path))[attribute] not in new
+            if len(new) == 1 and dict(self._held[path])[attribute] not in new
         )
 
     def another(self, op: int | None, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
@@ -91,7 +95,7 @@ class Numbers:
         for proportion in (False, True):
             for up in range(path.count(".") + 2 if path else 1):
                 holder = _above(path, up)
-                for attribute, value in self._integers(holder):
+                for attribute, value in self._held.get(holder, ()):
                     new = _new_value(value, sizes, proportion)
                     trial = _Trial(type(self._modules[path]), at, up, attribute, proportion)
                     if trial in self._tried or new == current.get((holder, attribute), value):
@@ -100,7 +104,7 @@ class Numbers:
                         self._tried.add(trial)
                         self._trials[trial.place] = trial
                         return True
-        for attribute, _ in self._integers(path):  # a number that only looks like a size
+        for attribute, _ in self._held[path]:  # a number that only looks like a size
             trial = _Trial(type(self._modules[path]), at, 0, attribute, alone=True)
             if (path, attribute) in current and trial not in self._tried:
                 self._tried.add(trial)
@@ -108,18 +112,18 @@ class Numbers:
                 return True
         return False
 
-    def _integers(self, path: str) -> list[tuple[str, int]]:
-        """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
-        module = self._modules.get(path)
-        if module is None or (isinstance(module, _KNOWN) and next(module.parameters(), None) is not None):
-            return []
-        found: list[tuple[str, int]] = []
-        for name, value in vars(module).items():
-            if _is_number(value):
-                found.append((name, value))
-            elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-                found += [(f"{name}[{i}]", item) for i, item in enumerate(value) if _is_number(item)]
-        return found
+
+def _integers(module: nn.Module) -> list[tuple[str, int]]:
+    """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
+    if isinstance(module, _KNOWN) and next(module.parameters(), None) is not None:
+        return []
+    found: list[tuple[str, int]] = []
+    for name, value in vars(module).items():
+        if _is_number(value):
+            found.append((name, value))
+        elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+            found += [(f"{name}[{i}]", item) for i, item in enumerate(value) if _is_number(item)]
+    return found
 
 
 def _is_number(value: Any) -> bool:
@@ -164,13 +168,14 @@ def _certain(coupling: Coupling) -> dict[str, list[bool]]:
     return found
 
 
-def _asked(coupling: Coupling, keep: NDArray[np.bool_], bare: set[str]) -> dict[str, list[Sizes]]:
-    """{module: the sizes that each of its operations is called with, in order}. In modules that are `bare`
-    of literals (a normalisation checks the size of what it gets) every size counts."""
+def _asked(coupling: Coupling, keep: NDArray[np.bool_], bare: set[str], heard: set[str]) -> dict[str, list[Sizes]]:
+    """{module: the sizes that each of its operations is called with, in order}, for those that are `heard`. In modules
+    that are `bare` of literals (a normalisation checks the size of what it gets) every size counts."""
     found: defaultdict[str, list[Sizes]] = defaultdict(list)
     for followed in coupling.followed:
         for number, op in enumerate(followed.trace.ops):
-            found[op.module].append(_sizes(followed, number, coupling, keep, op.module in bare))
+            if op.module in heard:
+                found[op.module].append(_sizes(followed, number, coupling, keep, op.module in bare))
     return dict(found)
 
 

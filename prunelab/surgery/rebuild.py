@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,22 +17,16 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
 from prunelab.trace import held_tensors
+from prunelab.walk import buffers_of, modules_of, parameters_of
 
-_EMPTY = (dict, OrderedDict, set)
+_CONTAINERS = frozenset({dict, OrderedDict, set, list})
+_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters, buffers and other tensors that modules hold, under their first names."""
-    parameters: dict[str, Tensor] = {}
-    buffers: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for path, module in model.named_modules():  # once; named_parameters() and named_buffers() would walk it twice
-        for held, found in ((module._parameters, parameters), (module._buffers, buffers)):
-            for name, tensor in held.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    found[f"{path}.{name}" if path else name] = tensor
-    return {**parameters, **buffers, **held_tensors(model)}
+    modules = modules_of(model)
+    return {**parameters_of(modules), **buffers_of(modules), **held_tensors(modules)}
 
 
 def copied(
@@ -42,20 +38,56 @@ def copied(
     """
     memo: dict[int, Any] = {}
     tensors, replaced = tensors or {}, replaced or {}
+    modules = modules_of(model)
     by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
-    for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None and (value := by_memory.get(memory_of(tensor))) is not None:
-                memo[id(tensor)] = value
-        # The empty dictionaries of hooks, a dozen a module, are most of the work of a copy.
-        memo.update((id(held), type(held)()) for held in vars(module).values() if type(held) in _EMPTY and not held)
+    for tensor in (*parameters_of(modules).values(), *buffers_of(modules).values()):
+        if (value := by_memory.get(memory_of(tensor))) is not None:
+            memo[id(tensor)] = value
     memo.update((id(tensors[name]), value) for name, value in replaced.items())
     try:
-        return copy.deepcopy(model, memo)
+        return _copied(model, memo)
     except Exception as error:
         raise TypeError(
             f"{type(model).__name__} cannot be copied ({error}); pruning builds a new network and needs copy.deepcopy"
         ) from error
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """`copy.deepcopy(module, memo)`, without asking each number and each empty dictionary of hooks how it is copied."""
+    if id(module) in memo:
+        found: nn.Module = memo[id(module)]
+        return found
+    kind: type = type(module)
+    if not _is_copied_by_state(kind) or "__deepcopy__" in vars(module):
+        return copy.deepcopy(module, memo)
+    made: nn.Module = nn.Module.__new__(kind)
+    memo[id(module)] = made
+    state: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if name == "_compiled_call_impl":  # `nn.Module.__getstate__` leaves it out
+            continue
+        sort = type(value)
+        if sort in _ATOMS or (sort is tuple and _ATOMS.issuperset(map(type, value))):
+            state[name] = value
+        elif sort in _CONTAINERS and not value and id(value) not in memo:
+            state[name] = memo[id(value)] = sort()
+        elif sort is dict and name == "_modules" and id(value) not in memo:
+            state[name] = memo[id(value)] = children = {}
+            for key, child in value.items():
+                children[key] = None if child is None else _copied(child, memo)
+        else:
+            state[name] = copy.deepcopy(value, memo)
+    made.__setstate__(state)
+    return made
+
+
+@cache
+def _is_copied_by_state(kind: type) -> bool:
+    """Whether a deep copy is a new object with a copy of the attributes, as for PyTorch's own layers."""
+    own = hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table
+    slots = any(vars(base).get("__slots__") for base in kind.__mro__)
+    ways = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+    return not own and not slots and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
 
 
 def smaller_tensors(
@@ -67,6 +99,7 @@ def smaller_tensors(
     `caches` are those that a model fills when it runs: one that has not run has none.
     """
     small: dict[str, Tensor] = {}
+    indices: dict[Any, Tensor] = {}
     for name, cut in slices.items():
         if name not in tensors and name in caches:
             continue
@@ -76,7 +109,7 @@ def smaller_tensors(
             )
         tensor = tensors[name]
         try:
-            left = cut.keep(tensor.detach())
+            left = cut.keep(tensor.detach(), indices)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from None
         if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
@@ -87,10 +120,11 @@ def smaller_tensors(
 
 def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     """Bring the numbers of PyTorch's own modules (`out_channels`, `num_features`, `groups`, ...) into line."""
+    modules = modules_of(model)
     first: dict[Any, str] = {}
-    for name, tensor in model.named_parameters(remove_duplicate=False):
+    for name, tensor in parameters_of(modules, every_name=True).items():
         first.setdefault(memory_of(tensor), name)
-    for module in model.modules():
+    for module in modules.values():
         weight = module._parameters.get("weight")
         cut = None if weight is None else slices.get(first[memory_of(weight)])
         if isinstance(module, _ConvNd):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from prunelab.surgery.shapes import shaped
 from prunelab.trace import call_arguments, device_of, undisturbed
 from prunelab.trace.record import all_of
 from prunelab.trace.recorder import Recorder, stepwise
+from prunelab.walk import modules_of
 
 _AHEAD = 4  # operations that may be missing or more
 
@@ -89,11 +91,27 @@ def rehearse_shapes(
     small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
 ) -> Rehearsed:
     """The same without computing anything, where the model's code can do without values; for real where it cannot."""
-    shapes = {name: t.detach().to("meta") for name, t in (*small.named_parameters(), *small.named_buffers())}
-    result = rehearse(small, example_inputs, coupling, keep, replaced, shapes)
+    with _weightless(small):
+        result = rehearse(small, example_inputs, coupling, keep, replaced)
     if result.failed or result.diverged:
         return rehearse(small, example_inputs, coupling, keep, replaced)
     return result
+
+
+@contextmanager
+def _weightless(model: nn.Module) -> Iterator[None]:
+    """Inside, the model's parameters and buffers are on the meta device: shapes without values."""
+    tables = [table for module in modules_of(model).values() for table in (module._parameters, module._buffers)]
+    held = [dict(table) for table in tables]
+    metas = {id(t): t.detach().to("meta") for table in held for t in table.values() if t is not None}
+    try:
+        for table in tables:
+            table.update((name, metas[id(tensor)]) for name, tensor in table.items() if tensor is not None)  # type: ignore[misc]
+        yield
+    finally:
+        for table, before in zip(tables, held, strict=True):
+            table.clear()
+            table.update(before)  # type: ignore[arg-type]
 
 
 def rehearse(
@@ -102,9 +120,8 @@ def rehearse(
     coupling: Coupling,
     keep: NDArray[np.bool_],
     replaced: Sequence[str],
-    instead: Mapping[str, Tensor] | None = None,
 ) -> Rehearsed:
-    """One forward of the smaller network, watched; with other tensors `instead` of its own, where they are given."""
+    """One forward of the smaller network, watched."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected = []
@@ -126,17 +143,12 @@ def rehearse(
             )
         expected.append((number, op.name, shapes))
     watch = _Watch(expected, replaced)
-    unfused = any(isinstance(module, nn.RNNBase) for module in small.modules())
+    unfused = any(isinstance(module, nn.RNNBase) for module in modules_of(small).values())
     with undisturbed(small), torch.no_grad(), stepwise(unfused):
-        meta = None if instead is None else torch.device("meta")
-        args, kwargs = call_arguments(example_inputs, meta or device_of(small))
+        args, kwargs = call_arguments(example_inputs, device_of(small))
         with watch.following(small), watch:
             try:
-                if instead is not None:
-                    outputs = torch.func.functional_call(small, dict(instead), args, kwargs)
-                else:
-                    outputs = small(*args, **kwargs)
-                return Rehearsed(outputs, diverged=watch.diverged)
+                return Rehearsed(small(*args, **kwargs), diverged=watch.diverged)
             except Exception as error:
                 at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)

@@ -25,6 +25,7 @@ from prunelab.surgery.telling import to_text
 from prunelab.surgery.timed import fraction_for_latency
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.targets import named_parameters, unwrap
+from prunelab.walk import modules_of
 
 _PATHS = 3  # through the model's code, beside that of the example inputs
 
@@ -181,9 +182,11 @@ def _same_as(network: nn.Module, built: Built, example_inputs: Any) -> None:
 
 def _excluded(model: nn.Module, exclude: Exclude | None) -> list[str]:
     """Names of parameters; a module's name stands for all its parameters."""
-    modules = {path for path, _ in model.named_modules()}
-    if exclude is not None and not isinstance(exclude, str | Iterable) and not callable(exclude):
+    if exclude is None:
+        return []
+    modules = modules_of(model)
+    if not isinstance(exclude, str | Iterable) and not callable(exclude):
         excluded(exclude, {})  # raises, and says what would work
-    several = [exclude] if isinstance(exclude, str) or callable(exclude) else list(exclude or ())
+    several = [exclude] if isinstance(exclude, str) or callable(exclude) else list(exclude)
     named = [f"{one}.*" if isinstance(one, str) and one in modules else one for one in several]
     return sorted(excluded(named, named_parameters(model)))

@@ -68,13 +68,19 @@ class Slices:
                 stays &= cut.mask(len(self.shape)).any(axis=tuple(range(1, len(self.shape))))
         return stays
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """What stays, as a new tensor of shape `left`. Raises ValueError for a tensor of another shape."""
+    def keep(self, tensor: Tensor, indices: dict[Any, Tensor] | None = None) -> Tensor:
+        """What stays, as a new tensor of shape `left`. Raises ValueError for a tensor of another shape.
+
+        `indices`, empty at first, is for cutting many tensors: those of one layer are cut alike.
+        """
         self._check(tensor)
+        indices = {} if indices is None else indices
         if all(len(cut.dims) == 1 for cut in self.cuts):
             for cut in self.cuts:
-                kept = torch.tensor(cut.kept, dtype=torch.int64, device=tensor.device)
-                tensor = tensor.index_select(cut.dims[0], kept)
+                at = id(cut.kept), tensor.device
+                if at not in indices:
+                    indices[at] = torch.tensor(cut.kept, dtype=torch.int64, device=tensor.device)
+                tensor = tensor.index_select(cut.dims[0], indices[at])
             return tensor.contiguous() if self.cuts else tensor.clone()
         return tensor[self.mask(tensor.device)].reshape(self.left)
 
@@ -97,8 +103,14 @@ class Slices:
         return cls(tuple(data["shape"]), tuple(Cut.from_dict(cut) for cut in data["cuts"]))
 
 
-def slices_of(shape: Sequence[int], kept: Sequence[NDArray[np.bool_]]) -> Slices | None:
-    """The cuts that leave the positions which each label keeps; None where nothing goes."""
+def slices_of(
+    shape: Sequence[int], kept: Sequence[NDArray[np.bool_]], known: dict[bytes, tuple[int, ...]] | None = None
+) -> Slices | None:
+    """The cuts that leave the positions which each label keeps; None where nothing goes.
+
+    `known`, empty at first, is for many tensors: what they keep alike is then one object.
+    """
+    known = {} if known is None else known
     cuts = []
     for stays, dims in together(kept):
         if stays.all():
@@ -108,8 +120,8 @@ def slices_of(shape: Sequence[int], kept: Sequence[NDArray[np.bool_]]) -> Slices
         alike = compress(stays)  # of size 1 where nothing, or the same, goes along a dimension
         if varying(alike):
             dims, stays = varying(alike), alike
-        cuts.append(
-            Cut(dims, tuple(stays.shape[d] for d in dims), tuple(box[d] for d in dims),
-                tuple(np.flatnonzero(stays).tolist()))
-        )  # fmt: skip
+        content = stays.tobytes()
+        if content not in known:
+            known[content] = tuple(np.flatnonzero(stays).tolist())
+        cuts.append(Cut(dims, tuple(stays.shape[d] for d in dims), tuple(box[d] for d in dims), known[content]))
     return Slices(tuple(shape), tuple(cuts)) if cuts else None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.rnn import PackedSequence
 
+from prunelab.walk import buffers_of, modules_of, parameters_of
+
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 _INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 
 
 def device_of(model: nn.Module) -> torch.device | None:
     """Where the model's inputs belong: the device of its first parameter, else of its first buffer, else None."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return None
 
@@ -116,10 +119,11 @@ def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     generators of the CPU and of the model's CUDA devices. The fused paths that hide a whole layer in one operation are
     off. Raises ValueError for a lazy module not yet run.
     """
-    _refuse_lazy(model)
-    modules = list(model.modules())
-    tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
-    cuda = {t.device.index for t in tensors if t.device.type == "cuda"}
+    named = modules_of(model)
+    parameters = parameters_of(named)
+    _refuse_lazy(parameters)
+    modules = list(named.values())
+    cuda = {t.device.index for t in (*parameters.values(), *buffers_of(named).values()) if t.is_cuda}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
         stack.enter_context(torch.no_grad())
@@ -130,8 +134,8 @@ def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
         yield
 
 
-def _refuse_lazy(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
+def _refuse_lazy(parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
         if isinstance(parameter, UninitializedParameter):
             raise ValueError(f"{name!r} has no values yet (a lazy module): run the model once before tracing it")
 
@@ -142,11 +146,18 @@ def _mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     flags = [(module, module.training) for module in modules]
     try:
         for module, _ in flags:
-            module.training = training
+            _set_training(module, training)
         yield
     finally:
         for module, was_training in flags:
-            module.training = was_training
+            _set_training(module, was_training)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    if "training" in vars(module):  # as nearly always, and then not by way of `nn.Module.__setattr__`
+        vars(module)["training"] = training
+    else:
+        module.training = training
 
 
 @contextmanager
@@ -177,22 +188,22 @@ def _content(value: Any) -> list[Any]:
     return list(value) if type(value) is list else []
 
 
-def held_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Tensors that modules hold as plain attributes, in dictionaries and lists too: constants, and caches of what was
-    computed once. Each under the name by which code would reach it: `blocks.0.cache['cpu']`."""
+def held_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Tensors that a model's `modules` hold as plain attributes, in dictionaries and lists too: constants, and caches
+    of what was computed once. Each under the name by which code would reach it: `blocks.0.cache['cpu']`."""
     found: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         for name, value in vars(module).items():
             # The types first, and sizes without a closer look: a network has tens of thousands of such attributes.
             if type(value) in _PLAIN or name in _INTERNAL or name == "_flat_weights":
                 continue
-            if type(value) is tuple and all(type(item) in _PLAIN for item in value):
+            if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
                 continue
             if isinstance(value, Tensor | list | tuple | dict):
                 found.update(_held(f"{path}.{name}".lstrip("."), value))
     if not found:
         return found
-    known = {id(t) for t in (*model.parameters(), *model.buffers())}
+    known = {id(t) for t in (*parameters_of(modules).values(), *buffers_of(modules).values())}
     return {name: tensor for name, tensor in found.items() if id(tensor) not in known}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, device_of, held_tensors, results_in, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
+from prunelab.walk import buffers_of, modules_of, parameters_of
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
@@ -57,10 +58,11 @@ def trace(
     model = unwrap(model)
     with undisturbed(model, training=training), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
-        names = parameter_names(model)
-        parameters = list(model.parameters())
+        modules = modules_of(model)
+        names = parameter_names(modules)
+        parameters = list(parameters_of(modules).values())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
-        held = {**dict(model.named_buffers()), **held_tensors(model)}
+        held = {**buffers_of(modules), **held_tensors(modules)}
         buffers = {name: recorder.value(tensor) for name, tensor in held.items()}
         inputs = recorder.register((args, kwargs))
         with recorder.following(model), recorder:
@@ -90,11 +92,11 @@ def stepwise(wanted: bool) -> Iterator[None]:
         torch._C._set_mkldnn_enabled(fused)
 
 
-def parameter_names(model: nn.Module) -> dict[int, str]:
+def parameter_names(modules: Mapping[str, nn.Module]) -> dict[int, str]:
     """The first name of each parameter, by the parameter's id. Parameters that share their memory share their name."""
     first: dict[Any, str] = {}
-    named = model.named_parameters(remove_duplicate=False)
-    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named}
+    named = parameters_of(modules, every_name=True)
+    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named.items()}
 
 
 class Recorder(TorchDispatchMode):
@@ -203,7 +205,7 @@ class Recorder(TorchDispatchMode):
         """Know, inside, which of the model's modules is running."""
         handles = []
         try:
-            for path, module in model.named_modules():
+            for path, module in modules_of(model).items():
                 if not isinstance(module, torch.jit.ScriptModule):  # these take no hooks
                     handles.append(module.register_forward_pre_hook(self._entering(path)))
                     handles.append(module.register_forward_hook(self._leave, always_call=True))
