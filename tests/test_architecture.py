@@ -28,12 +28,12 @@ LAYERS = [
     {"criteria"},
     {"scope", "schedule", "masks", "trace"},
     {"heads", "hold", "names", "selection", "targets"},
-    {"memory", "walk"},
+    {"anatomy", "memory"},
     {"granularity"},
 ]
 CORE = {
     "granularity", "heads", "hold", "memory", "names", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria",
-    "pruner", "regularize", "curvature", "surgery", "walk",
+    "pruner", "regularize", "curvature", "surgery", "anatomy",
     "evaluate", "lottery"
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.evaluate.extras import extra
 from prunelab.evaluate.latency import Latency, compare_with_dense
 from prunelab.evaluate.report_text import to_html, to_text
@@ -19,7 +20,6 @@ from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace import NonzeroCounter, Op, trace
 from prunelab.trace.recorder import parameter_names
-from prunelab.walk import modules_of
 
 if TYPE_CHECKING:
     from prunelab.evaluate.chart import Chart
@@ -215,7 +215,7 @@ def _layers(
     model: nn.Module, ops: Iterable[Op], counter: NonzeroCounter, sizes: Mapping[str, list[Size]]
 ) -> tuple[Layer, ...]:
     """One row for each module with parameters or products; the rows add up to the whole."""
-    names = parameter_names(modules_of(model))
+    names = parameter_names(Anatomy(model))
     params: Counter[str] = Counter()
     nonzero: Counter[str] = Counter()
     holders: defaultdict[str, list[str]] = defaultdict(list)  # parameter → the modules that hold it, the first owns it

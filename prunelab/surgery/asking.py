@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.masks import Masks
 from prunelab.surgery.rebuild import copied
 
@@ -54,4 +55,4 @@ def _check_budget(budget: Any) -> None:
 
 def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy of `model` with the masks applied. Raises ValueError where they do not fit."""
-    return masks.apply_(copied(model))
+    return masks.apply_(copied(Anatomy(model)))

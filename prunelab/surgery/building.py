@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling, Group
 from prunelab.surgery.diagnosis import first_difference
@@ -21,8 +22,7 @@ from prunelab.surgery.plan import Part, Plan
 from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse, rehearse_shapes
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
-from prunelab.trace import Value, held_tensors
-from prunelab.walk import modules_of, parameters_of
+from prunelab.trace import Value
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
@@ -57,25 +57,23 @@ class OtherPath(Exception):
         self.inputs = inputs
 
 
-def build(
-    model: nn.Module, example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool, exact: bool = True
-) -> Built:
+def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool, exact: bool = True) -> Built:
     """Choose, cut, run what is left and compare; where the model's code cannot follow, or computes something else with
     fewer channels, keep those channels and start again.
 
     Where the result need not be `exact`, the difference is measured and told, not mended. Raises NotEqual where the
     results differ and it is not known where from.
     """
-    numbers = Numbers(model)
+    model, numbers = coupling.anatomy.model, Numbers(coupling.anatomy)
     for _ in range(_ATTEMPTS):
         chosen = choose(coupling)
-        plan = plan_for(model, coupling, chosen, numbers)
-        small = plan.apply(model)
+        plan = plan_for(coupling, chosen, numbers)
+        small = plan.cut_out_of(coupling.anatomy)
         trial = rehearse if verify else rehearse_shapes
-        result = trial(small, example_inputs, coupling, chosen.keep, plan.replaced)
+        result = trial(Anatomy(small), example_inputs, coupling, chosen.keep, plan.replaced)
         if result.failed:
             if not numbers.another(result.op, coupling, chosen.keep):
-                coupling = _without_blamed(coupling, chosen.keep, result, model)
+                coupling = _without_blamed(coupling, chosen.keep, result)
             continue
         if not verify:
             return Built(small, plan, chosen, coupling, None)
@@ -94,33 +92,31 @@ def build(
             )
         op = coupling.followed[0].trace.ops[at]
         seen = f"{op.name} returns something else when there are fewer"
-        coupling = _without_blamed(
-            coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen), model
-        )
+        coupling = _without_blamed(coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen))
     raise NotEqual(
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen}"
     )
 
 
-def plan_for(model: nn.Module, coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None) -> Plan:
+def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None) -> Plan:
     """What the choice means for every tensor and every number."""
-    keep = chosen.keep
+    keep, anatomy = chosen.keep, coupling.anatomy
     slices = _slices(coupling, keep)
-    biases = _of_kept_rows(model, chosen.biases, slices)
-    left = params_after(model, coupling, keep) + _added(model, biases, slices)
+    biases = _of_kept_rows(anatomy, chosen.biases, slices)
+    left = params_after(coupling, keep) + _added(anatomy, biases, slices)
     return Plan(
-        model=type(model).__name__,
+        model=type(anatomy.model).__name__,
         slices=slices,
         attributes=numbers.updates(coupling, keep) if numbers is not None else (),
-        replaced=_replaced(model, slices),
+        replaced=_replaced(anatomy, slices),
         biases=biases,
         parts=tuple(_part(group, keep) for group in coupling.groups),
         frozen=(*(_part(group, keep) for group in coupling.frozen), *_unseen(coupling)),
-        params=(sum(p.numel() for p in parameters_of(modules_of(model)).values()), left),
+        params=(sum(p.numel() for p in anatomy.parameters.values()), left),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
-        caches=tuple(name for name in held_tensors(modules_of(model)) if name in slices),
+        caches=tuple(name for name in anatomy.others if name in slices),
     )
 
 
@@ -134,20 +130,20 @@ def _slices(coupling: Coupling, keep: Keep) -> dict[str, Slices]:
     return slices
 
 
-def added_biases(model: nn.Module, coupling: Coupling, chosen: Chosen) -> int:
+def added_biases(coupling: Coupling, chosen: Chosen) -> int:
     """Parameters of the biases that layers get for constants."""
-    held = parameters_of(modules_of(model))
-    if all(name in held for name in chosen.biases):
+    anatomy = coupling.anatomy
+    if all(name in anatomy.parameters for name in chosen.biases):
         return 0
     slices = _slices(coupling, chosen.keep)
-    return _added(model, _of_kept_rows(model, chosen.biases, slices), slices)
+    return _added(anatomy, _of_kept_rows(anatomy, chosen.biases, slices), slices)
 
 
 def _of_kept_rows(
-    model: nn.Module, biases: dict[str, tuple[float, ...]], slices: dict[str, Slices]
+    anatomy: Anatomy, biases: dict[str, tuple[float, ...]], slices: dict[str, Slices]
 ) -> dict[str, tuple[float, ...]]:
     """Without what would be added to channels that go themselves."""
-    held, found = parameters_of(modules_of(model)), {}
+    held, found = anatomy.parameters, {}
     for name, values in biases.items():
         like = slices.get(name if name in held else f"{name.rpartition('.')[0]}.weight".lstrip("."))
         left = np.array(values) if like is None else np.where(like.rows(), values, 0.0)
@@ -156,9 +152,9 @@ def _of_kept_rows(
     return found
 
 
-def _added(model: nn.Module, biases: Mapping[str, tuple[float, ...]], slices: Mapping[str, Slices]) -> int:
+def _added(anatomy: Anatomy, biases: Mapping[str, tuple[float, ...]], slices: Mapping[str, Slices]) -> int:
     """Parameters of the biases that layers get which had none."""
-    held, count = parameters_of(modules_of(model)), 0
+    held, count = anatomy.parameters, 0
     for name, values in biases.items():
         if name not in held:
             cut = slices.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
@@ -166,11 +162,11 @@ def _added(model: nn.Module, biases: Mapping[str, tuple[float, ...]], slices: Ma
     return count
 
 
-def _replaced(model: nn.Module, slices: dict[str, Slices]) -> tuple[str, ...]:
+def _replaced(anatomy: Anatomy, slices: dict[str, Slices]) -> tuple[str, ...]:
     """Attention layers of PyTorch, whose heads would have to fill their width."""
     return tuple(
         path
-        for path, module in modules_of(model).items()
+        for path, module in anatomy.modules.items()
         if isinstance(module, nn.MultiheadAttention)
         and any(f"{path}.{name}".lstrip(".") in slices for name, _ in module.named_parameters())
     )
@@ -191,7 +187,7 @@ def _part(group: Group, keep: Keep) -> Part:
     return Part(group.name, channels, removed, group.width, group.made_by, group.members, reason)
 
 
-def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed, model: nn.Module) -> Coupling:
+def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed) -> Coupling:
     """Keep the channels that meet in the operation where the network failed, and their like in other modules of that
     class."""
     followed, gone = coupling.followed[0], ~keep
@@ -216,7 +212,7 @@ def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed, model: nn
     groups = [group for group in coupling.groups if (blamed & gone)[group.units].any()]
     why = Verdict(f"the model's code cannot do with fewer ({result.seen.splitlines()[0][:160]})", result.module)
     units = np.zeros(keep.size, bool)
-    for group in [*groups, *_like(coupling, groups, result.module, model)]:
+    for group in [*groups, *_like(coupling, groups, result.module)]:
         units[group.units] = True
     return without(coupling, units, why)
 
@@ -229,9 +225,9 @@ def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:
     return []
 
 
-def _like(coupling: Coupling, groups: list[Group], path: str, model: nn.Module) -> list[Group]:
+def _like(coupling: Coupling, groups: list[Group], path: str) -> list[Group]:
     """Groups that lie in other modules of the class of the one at `path` as these lie in that one."""
-    modules = modules_of(model)
+    modules = coupling.anatomy.modules
     if path not in modules or not path:
         return []
     shapes = {_within(group, path) for group in groups} - {frozenset()}

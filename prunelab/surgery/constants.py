@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunelab.surgery.rebuild import named_tensors
+from prunelab.anatomy import Anatomy
 
 Numbers: TypeAlias = NDArray[np.float64]  # NaN where a position holds no known constant
 
@@ -51,14 +51,14 @@ class Constants:
                 found[other.units[~same]] = True
         return found & gone
 
-    def biases(self, model: nn.Module, folded: NDArray[np.bool_]) -> dict[str, tuple[float, ...]]:
+    def biases(self, anatomy: Anatomy, folded: NDArray[np.bool_]) -> dict[str, tuple[float, ...]]:
         """{bias: what the `folded` units (units,) contributed to the layer, one number an output}."""
-        tensors, found = named_tensors(model), {}
+        tensors, found = anatomy.tensors, {}
         for weight, group in self._by_weight().items():
             read = group[0]
             values = np.where(folded[read.units], read.values, 0.0)
             if weight and values.any():
-                added = _contribution(model, weight, tensors[weight], values)
+                added = _contribution(anatomy.modules[weight.rpartition(".")[0]], tensors[weight], values)
                 found[bias_name(weight)] = tuple(added.tolist())
         return found
 
@@ -74,9 +74,8 @@ def bias_name(weight: str) -> str:
     return f"{weight.rpartition('.')[0]}.bias".lstrip(".")
 
 
-def _contribution(model: nn.Module, name: str, weight: Tensor, values: Numbers) -> Numbers:
+def _contribution(module: nn.Module, weight: Tensor, values: Numbers) -> Numbers:
     """Σ over inputs of weight · value, (outputs,). Linear (O, I), Conv (O, I/g, ...), or (I, O) of another module."""
-    module = model.get_submodule(name.rpartition(".")[0])
     inputs = torch.from_numpy(np.flatnonzero(values)).to(weight.device)
     some = torch.from_numpy(values).to(weight.device)[inputs]
     matrix, groups = weight.detach(), getattr(module, "groups", 1)

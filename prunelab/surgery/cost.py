@@ -8,20 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
-from prunelab.targets import unwrap
 from prunelab.trace import Value
 from prunelab.trace.macs import find_products
-from prunelab.walk import modules_of, parameters_of
 
 
-def params_after(model: nn.Module, coupling: Coupling, keep: NDArray[np.bool_]) -> int:
+def params_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
     """Parameters that are left when only the kept units stay."""
     total = 0
-    for name, parameter in parameters_of(modules_of(unwrap(model))).items():
+    for name, parameter in coupling.anatomy.parameters.items():
         shape = coupling.shape_after(parameter.shape, coupling.tensors.get(name, ()), keep)
         total += parameter.numel() if shape is None else math.prod(shape)
     return total

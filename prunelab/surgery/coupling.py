@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.follow import Followed, Follower
 from prunelab.surgery.labels import Label, extents, together, varying
 from prunelab.surgery.ledger import Solution, Verdict
@@ -18,7 +19,6 @@ from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.targets import unwrap
 from prunelab.trace import map_tensors, trace
-from prunelab.walk import modules_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Group:
 class Coupling:
     """What following a model's forward said about its channels.
 
+    `anatomy` is the model, taken apart.
     `tensors` are the labels of each parameter and buffer, `shapes` their shapes; `groups` may be pruned, `frozen` not.
     `made` and `read` (channels,) are the numbers by which a weight makes channels, and by which it reads them.
     """
 
+    anatomy: Anatomy = field(compare=False, repr=False)
     solution: Solution
     tensors: Mapping[str, list[Label]]
     shapes: Mapping[str, tuple[int, ...]]
@@ -120,12 +122,12 @@ def couple(
     further inputs, on which the model may take other paths through its code.
     """
     model = unwrap(model)
-    modules = modules_of(model)
-    unfused = any(isinstance(module, nn.RNNBase) for module in modules.values())
+    anatomy = Anatomy(model)
+    unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
     follower = Follower(RULES, otherwise)
     followed = [follower.follow(trace(model, example_inputs, unfused=unfused))]
     followed += [follower.follow(trace(model, inputs, unfused=unfused)) for inputs in also]
-    trained = parameters_of(modules).keys()
+    trained = anatomy.parameters.keys()
     if trained - follower.used:  # a layer that runs in training only
         followed.append(follower.follow(trace(model, example_inputs, unfused=unfused, training=True)))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
@@ -140,7 +142,9 @@ def couple(
     unused = tuple(name for name in follower.tensors if name not in follower.used and name in trained)
     solution = follower.ledger.solve()
     made, read = follower.ledger.made_channels(), follower.ledger.read_channels()
-    plain = Coupling(solution, follower.tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
+    plain = Coupling(
+        anatomy, solution, follower.tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read
+    )
     return _grouped(plain, made, exact)
 
 

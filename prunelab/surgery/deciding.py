@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.building import Chosen, Keep, added_biases
 from prunelab.surgery.choose import Limits, choose, settle
 from prunelab.surgery.constants import Constants
@@ -17,7 +18,6 @@ from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.emitted import find_constants
 from prunelab.surgery.labels import varying
-from prunelab.surgery.rebuild import named_tensors
 
 Budget: TypeAlias = tuple[Literal["macs", "params", "latency"], float]
 _HALVINGS = 16
@@ -36,16 +36,16 @@ class Asked:
         return choose(coupling, self.scores, fraction, self.limits, self.everywhere)
 
 
-def by_fraction(model: nn.Module, asked: Asked, fraction: float) -> Callable[[Coupling], Chosen]:
+def by_fraction(asked: Asked, fraction: float) -> Callable[[Coupling], Chosen]:
     """The lowest scores of each group go, this fraction of them."""
 
     def decide(coupling: Coupling) -> Chosen:
-        return with_constants(model, coupling, asked.keep(coupling, fraction), asked)
+        return with_constants(coupling, asked.keep(coupling, fraction), asked)
 
     return decide
 
 
-def by_count(model: nn.Module, asked: Asked, budget: Budget) -> Callable[[Coupling], Chosen]:
+def by_count(asked: Asked, budget: Budget) -> Callable[[Coupling], Chosen]:
     """As little goes as brings parameters or MACs down to the budget; found by bisection on the fraction.
 
     Raises ValueError, with the least that can be reached, for a budget below it.
@@ -53,10 +53,10 @@ def by_count(model: nn.Module, asked: Asked, budget: Budget) -> Callable[[Coupli
     what, share = budget
 
     def decide(coupling: Coupling) -> Chosen:
-        whole = dense_macs(coupling) if what == "macs" else sum(p.numel() for p in model.parameters())
+        whole = dense_macs(coupling) if what == "macs" else sum(p.numel() for p in coupling.anatomy.parameters.values())
 
         def chosen(fraction: float) -> Chosen:
-            return with_constants(model, coupling, asked.keep(coupling, fraction), asked)
+            return with_constants(coupling, asked.keep(coupling, fraction), asked)
 
         def cost(fraction: float) -> int:
             # Constants change the price where layers get biases for them, or keep channels for their sake.
@@ -64,7 +64,7 @@ def by_count(model: nn.Module, asked: Asked, budget: Budget) -> Callable[[Coupli
                 keep = asked.keep(coupling, fraction) if asked.constants == "zero" else chosen(fraction).keep
                 return macs_after(coupling, keep)
             found = chosen(fraction)
-            return params_after(model, coupling, found.keep) + added_biases(model, coupling, found)
+            return params_after(coupling, found.keep) + added_biases(coupling, found)
 
         if share >= 1:
             return Chosen(np.ones(coupling.solution.why.size, bool), {})
@@ -82,7 +82,7 @@ def by_count(model: nn.Module, asked: Asked, budget: Budget) -> Callable[[Coupli
     return decide
 
 
-def by_zeros(model: nn.Module, asked: Asked) -> Callable[[Coupling], Chosen]:
+def by_zeros(asked: Asked) -> Callable[[Coupling], Chosen]:
     """What is dead goes: units that hold a constant, or that only zeros read, wherever they are read.
 
     With `constants="zero"` also units that nothing but zeros makes, whatever constant they hold.
@@ -90,7 +90,7 @@ def by_zeros(model: nn.Module, asked: Asked) -> Callable[[Coupling], Chosen]:
 
     def decide(coupling: Coupling) -> Chosen:
         units, solution = np.zeros(coupling.solution.why.size, bool), coupling.solution
-        zero = _zero_channels(coupling, named_tensors(model))
+        zero = _zero_channels(coupling, coupling.anatomy.tensors)
         for group in coupling.groups:
             units[group.units] = True
         unmade = units.copy()
@@ -100,13 +100,13 @@ def by_zeros(model: nn.Module, asked: Asked) -> Callable[[Coupling], Chosen]:
         keep, dead, unread = ~(candidates & units), zero & coupling.made, zero & coupling.read
         held = np.zeros_like(units)
         while True:
-            found = find_constants(model, coupling, ~keep, dead, unread)
+            found = find_constants(coupling, ~keep, dead, unread)
             stuck = found.unfoldable(~keep)
             back = stuck & ~unmade if asked.constants == "zero" else stuck
             held |= back & unmade
             settled = settle(coupling, _limited(coupling, keep | back, asked.limits), np.zeros(keep.size))
             if (settled == keep).all():
-                return _chosen(model, found, ~keep, stuck, held)
+                return _chosen(coupling.anatomy, found, ~keep, stuck, held)
             keep = settled
 
     return decide
@@ -140,21 +140,21 @@ def _zero_channels(coupling: Coupling, tensors: dict[str, Tensor]) -> NDArray[np
     return zero
 
 
-def with_constants(model: nn.Module, coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
+def with_constants(coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
     """Add to biases what removed channels contributed; where that is not exact, keep the channel or zero it."""
     none, held = np.zeros(coupling.made.size, bool), np.zeros(keep.size, bool)
     while True:
         gone = ~keep
-        found = find_constants(model, coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
+        found = find_constants(coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
         stuck = found.unfoldable(gone)
         if asked.constants == "zero" or not stuck.any():
-            return _chosen(model, found, gone, stuck, held)
+            return _chosen(coupling.anatomy, found, gone, stuck, held)
         held |= stuck
         keep = settle(coupling, keep | stuck, asked.scores)
 
 
 def _chosen(
-    model: nn.Module,
+    anatomy: Anatomy,
     found: Constants,
     gone: NDArray[np.bool_],
     stuck: NDArray[np.bool_],
@@ -172,4 +172,4 @@ def _chosen(
             f"{np.count_nonzero(held)} units without weights stay, because their constants {why}; constants='zero' "
             "removes them"
         )
-    return Chosen(~gone, found.biases(model, gone & ~stuck), tuple(notes))
+    return Chosen(~gone, found.biases(anatomy, gone & ~stuck), tuple(notes))

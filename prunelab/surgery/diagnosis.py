@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.rehearsal import inside
@@ -65,7 +66,7 @@ def _values(model: nn.Module, inputs: Any, skip: Sequence[str]) -> list[tuple[st
     with undisturbed(model), stepwise(unfused):
         torch.manual_seed(0)
         args, kwargs = call_arguments(inputs, device_of(model))
-        with record.following(model), record:
+        with record.following(Anatomy(model)), record:
             model(*args, **kwargs)
     return record.seen
 

@@ -54,14 +54,14 @@ _MOVES = frozenset(
 
 
 def find_constants(
-    model: nn.Module, coupling: Coupling, gone: NDArray[np.bool_], dead: NDArray[np.bool_], unread: NDArray[np.bool_]
+    coupling: Coupling, gone: NDArray[np.bool_], dead: NDArray[np.bool_], unread: NDArray[np.bool_]
 ) -> Constants:
     """Follow the constants of the units (units,) that are to be `gone`.
 
     `dead` (channels,) are made by weights that are, or will be, all zero; `unread` (channels,) are read by
     such weights.
     """
-    return _Following(model, coupling, gone, dead, unread).follow()
+    return _Following(coupling, gone, dead, unread).follow()
 
 
 class _Following(Held):

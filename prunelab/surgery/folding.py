@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.rebuild import copied
 from prunelab.surgery.verifying import NotEqual, check
 from prunelab.targets import unwrap
@@ -32,7 +33,7 @@ def fold_batch_norm(model: nn.Module, example_inputs: Any, *, verify: bool = Tru
     ['Conv2d', 'Identity', 'ReLU']
     """
     network = unwrap(model)
-    folded = copied(network).eval()
+    folded = copied(Anatomy(network)).eval()
     for layer, norm in _pairs(network, example_inputs):
         one, other = folded.get_submodule(layer), folded.get_submodule(norm)
         assert isinstance(one, nn.Linear | _ConvNd)

@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from prunelab.surgery.constants import Constants, Numbers
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label, lift
-from prunelab.surgery.rebuild import named_tensors
 from prunelab.trace import Op, Value
-from prunelab.walk import modules_of
 
 
 class Held:
@@ -23,14 +20,13 @@ class Held:
 
     def __init__(
         self,
-        model: nn.Module,
         coupling: Coupling,
         gone: NDArray[np.bool_],
         dead: NDArray[np.bool_],
         unread: NDArray[np.bool_],
     ) -> None:
-        self.model, self.coupling, self.gone, self.dead, self.unread = model, coupling, gone, dead, unread
-        self.modules, self.tensors = modules_of(model), named_tensors(model)
+        self.coupling, self.gone, self.dead, self.unread = coupling, gone, dead, unread
+        self.modules, self.tensors = coupling.anatomy.modules, coupling.anatomy.tensors
         self.some_unread = bool(unread.any())
         self.units = coupling.solution.unit_of
         self.found = Constants()

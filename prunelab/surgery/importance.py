@@ -16,7 +16,6 @@ from prunelab.granularity import Channel, Filter, Granularity
 from prunelab.pruner import score
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label, varying
-from prunelab.surgery.rebuild import named_tensors
 from prunelab.targets import find_targets
 
 _BLOCK = 1 << 17  # elements
@@ -39,7 +38,7 @@ def importance(
             for label in coupling.tensors[name]
             if coupling.made[label].any()
         }
-        return _put_together(coupling, labels, _norms(model, labels), aggregate)
+        return _put_together(coupling, labels, _norms(coupling.anatomy.tensors, labels), aggregate)
     rows, columns, others = _makers(model, coupling)
     if others:
         raise ValueError(
@@ -87,9 +86,9 @@ def _scored(
     return {name: values.detach().to("cpu", torch.float64).numpy() for name, values in found.items()}
 
 
-def _norms(model: nn.Module, labels: Mapping[str, Label]) -> dict[str, NDArray[np.float64]]:
+def _norms(tensors: Mapping[str, Tensor], labels: Mapping[str, Label]) -> dict[str, NDArray[np.float64]]:
     """The L1 norm of each slice that makes a channel: one number a position of the label, whatever the layout."""
-    tensors, norms = named_tensors(model), {}
+    norms = {}
     for name, label in labels.items():
         weight = tensors[name].detach()
         others = [dim for dim in range(label.ndim) if label.shape[dim] == 1]

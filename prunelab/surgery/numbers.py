@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed, arguments
 from prunelab.surgery.labels import Label
 from prunelab.trace import Op
 from prunelab.trace.record import all_of
-from prunelab.walk import modules_of
 
 # Their numbers are brought into line with their weights (`rebuild.update_attributes`).
 _KNOWN = (
@@ -51,8 +51,8 @@ class Numbers:
     smaller network then fails at an operation, `another` lets what that operation was called with decide.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = modules_of(model)
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._modules = anatomy.modules
         self._held = {path: _integers(module) for path, module in self._modules.items()}
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.attention import SlimAttention
 from prunelab.surgery.rebuild import (
     add_biases,
     copied,
-    named_tensors,
     set_attribute,
     smaller_tensors,
     update_attributes,
@@ -74,9 +74,11 @@ class Plan:
         Where only the architecture counts, because the smaller weights are loaded next, any weights will do.
         Raises ValueError, naming the tensor, for a network with other shapes.
         """
-        model = unwrap(fresh_model)
-        held = named_tensors(model)
-        small = copied(model, held, smaller_tensors(model, held, self.slices, self.caches))
+        return self.cut_out_of(Anatomy(unwrap(fresh_model)))
+
+    def cut_out_of(self, anatomy: Anatomy) -> nn.Module:
+        """`apply`, to a network that was taken apart already."""
+        small = copied(anatomy, smaller_tensors(anatomy, self.slices, self.caches))
         update_attributes(small, self.slices)
         for path in self.replaced:
             layer = small.get_submodule(path)
@@ -91,28 +93,28 @@ class Plan:
                 encoder.use_nested_tensor = False  # padded batches as nested tensors are for the fused layer only
         for path, attribute, value in self.attributes:
             set_attribute(small, path, attribute, value)
+        held = anatomy.parameters
         add_biases(small, {name: self._left(name, values, name in held) for name, values in self.biases.items()})
         return small
 
     def masked(self, model: nn.Module) -> nn.Module:
         """A copy of `model`, shapes as they are, in which every slice that goes is zero and the constants are added:
         it computes what the smaller network computes."""
-        model = unwrap(model)
-        zeroed = {}
-        tensors = named_tensors(model)
+        anatomy = Anatomy(unwrap(model))
+        tensors, zeroed = anatomy.tensors, dict[str, Tensor]()
         for name, cut in self.slices.items():
             if name not in tensors and name in self.caches:
                 continue
             if name not in tensors or tuple(tensors[name].shape) != cut.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "no tensor"
                 raise ValueError(
-                    f"{type(model).__name__} has {found} for {name!r}, where the plan was made for {cut.shape}: the "
-                    "plan is another network's"
+                    f"{type(anatomy.model).__name__} has {found} for {name!r}, where the plan was made for "
+                    f"{cut.shape}: the plan is another network's"
                 )
             tensor = tensors[name]
             value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
             zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-        masked = copied(model, tensors, zeroed)
+        masked = copied(anatomy, zeroed)
         add_biases(masked, self.biases)
         return masked
 

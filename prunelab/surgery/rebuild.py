@@ -14,33 +14,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from prunelab.anatomy import Anatomy
 from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
-from prunelab.trace import held_tensors
-from prunelab.walk import buffers_of, modules_of, parameters_of
 
 _CONTAINERS = frozenset({dict, OrderedDict, set, list})
 _ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, buffers and other tensors that modules hold, under their first names."""
-    modules = modules_of(model)
-    return {**parameters_of(modules), **buffers_of(modules), **held_tensors(modules)}
-
-
-def copied(
-    model: nn.Module, tensors: Mapping[str, Tensor] | None = None, replaced: Mapping[str, Tensor] | None = None
-) -> nn.Module:
-    """A deep copy of `model`, of whose named `tensors` some are other ones. Nothing large is copied twice.
+def copied(anatomy: Anatomy, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """A deep copy of a model, with other tensors under some of the names. Nothing large is copied twice.
 
     Raises TypeError, with what went wrong, for a model that cannot be copied.
     """
     memo: dict[int, Any] = {}
-    tensors, replaced = tensors or {}, replaced or {}
-    modules = modules_of(model)
+    model, tensors, replaced = anatomy.model, anatomy.tensors, replaced or {}
     by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
-    for tensor in (*parameters_of(modules).values(), *buffers_of(modules).values()):
+    for tensor in (*anatomy.parameters.values(), *anatomy.buffers.values()):
         if (value := by_memory.get(memory_of(tensor))) is not None:
             memo[id(tensor)] = value
     memo.update((id(tensors[name]), value) for name, value in replaced.items())
@@ -90,22 +80,20 @@ def _is_copied_by_state(kind: type) -> bool:
     return not own and not slots and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
 
 
-def smaller_tensors(
-    model: nn.Module, tensors: Mapping[str, Tensor], slices: Mapping[str, Slices], caches: Container[str] = ()
-) -> dict[str, Tensor]:
-    """Of the model's named `tensors` those that change, smaller. A parameter stays one, with its `requires_grad`;
+def smaller_tensors(anatomy: Anatomy, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:
+    """Of a model's tensors, by name, those that change, smaller. A parameter stays one, with its `requires_grad`;
     gradients are not kept.
 
     `caches` are those that a model fills when it runs: one that has not run has none.
     """
-    small: dict[str, Tensor] = {}
+    tensors, small = anatomy.tensors, dict[str, Tensor]()
     indices: dict[Any, Tensor] = {}
     for name, cut in slices.items():
         if name not in tensors and name in caches:
             continue
         if name not in tensors:
             raise ValueError(
-                f"{type(model).__name__} has no parameter or buffer {name!r}: the plan is another network's"
+                f"{type(anatomy.model).__name__} has no parameter or buffer {name!r}: the plan is another network's"
             )
         tensor = tensors[name]
         try:
@@ -120,11 +108,10 @@ def smaller_tensors(
 
 def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     """Bring the numbers of PyTorch's own modules (`out_channels`, `num_features`, `groups`, ...) into line."""
-    modules = modules_of(model)
-    first: dict[Any, str] = {}
-    for name, tensor in parameters_of(modules, every_name=True).items():
+    anatomy, first = Anatomy(model), dict[Any, str]()
+    for name, tensor in anatomy.every_parameter():
         first.setdefault(memory_of(tensor), name)
-    for module in modules.values():
+    for module in anatomy.modules.values():
         weight = module._parameters.get("weight")
         cut = None if weight is None else slices.get(first[memory_of(weight)])
         if isinstance(module, _ConvNd):

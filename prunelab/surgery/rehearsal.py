@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.shapes import shaped
 from prunelab.trace import call_arguments, device_of, undisturbed
 from prunelab.trace.record import all_of
 from prunelab.trace.recorder import Recorder, stepwise
-from prunelab.walk import modules_of
 
 _AHEAD = 4  # operations that may be missing or more
 
@@ -88,20 +88,20 @@ def inside(module: str, paths: Sequence[str]) -> bool:
 
 
 def rehearse_shapes(
-    small: nn.Module, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
+    anatomy: Anatomy, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
 ) -> Rehearsed:
     """The same without computing anything, where the model's code can do without values; for real where it cannot."""
-    with _weightless(small):
-        result = rehearse(small, example_inputs, coupling, keep, replaced)
+    with _weightless(anatomy):
+        result = rehearse(anatomy, example_inputs, coupling, keep, replaced)
     if result.failed or result.diverged:
-        return rehearse(small, example_inputs, coupling, keep, replaced)
+        return rehearse(Anatomy(anatomy.model), example_inputs, coupling, keep, replaced)
     return result
 
 
 @contextmanager
-def _weightless(model: nn.Module) -> Iterator[None]:
-    """Inside, the model's parameters and buffers are on the meta device: shapes without values."""
-    tables = [table for module in modules_of(model).values() for table in (module._parameters, module._buffers)]
+def _weightless(anatomy: Anatomy) -> Iterator[None]:
+    """Inside, a model's parameters and buffers are on the meta device: shapes without values."""
+    tables = [table for module in anatomy.modules.values() for table in (module._parameters, module._buffers)]
     held = [dict(table) for table in tables]
     metas = {id(t): t.detach().to("meta") for table in held for t in table.values() if t is not None}
     try:
@@ -115,7 +115,7 @@ def _weightless(model: nn.Module) -> Iterator[None]:
 
 
 def rehearse(
-    small: nn.Module,
+    anatomy: Anatomy,
     example_inputs: Any,
     coupling: Coupling,
     keep: NDArray[np.bool_],
@@ -143,12 +143,12 @@ def rehearse(
             )
         expected.append((number, op.name, shapes))
     watch = _Watch(expected, replaced)
-    unfused = any(isinstance(module, nn.RNNBase) for module in modules_of(small).values())
-    with undisturbed(small), torch.no_grad(), stepwise(unfused):
-        args, kwargs = call_arguments(example_inputs, device_of(small))
-        with watch.following(small), watch:
+    unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
+    with undisturbed(anatomy), torch.no_grad(), stepwise(unfused):
+        args, kwargs = call_arguments(example_inputs, device_of(anatomy.model))
+        with watch.following(anatomy), watch:
             try:
-                return Rehearsed(small(*args, **kwargs), diverged=watch.diverged)
+                return Rehearsed(anatomy.model(*args, **kwargs), diverged=watch.diverged)
             except Exception as error:
                 at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)

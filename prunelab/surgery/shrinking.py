@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
+from prunelab.anatomy import Anatomy
 from prunelab.criteria import Criterion
 from prunelab.masks import Masks
 from prunelab.names import Exclude, excluded
@@ -25,7 +26,6 @@ from prunelab.surgery.telling import to_text
 from prunelab.surgery.timed import fraction_for_latency
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.targets import named_parameters, unwrap
-from prunelab.walk import modules_of
 
 _PATHS = 3  # through the model's code, beside that of the example inputs
 
@@ -136,7 +136,7 @@ def shrink(
         scores = np.zeros(0) if removes_dead else importance(network, coupling, criterion, aggregate, data, loss)
         asked = Asked(scores, Limits(minimum, multiple_of), scope == "global", how)
         try:
-            built = _build(network, example_inputs, coupling, asked, sparsity, budget, verify, exact)
+            built = _build(example_inputs, coupling, asked, sparsity, budget, verify, exact)
             break
         except OtherPath as other:
             if len(paths) == _PATHS:
@@ -148,7 +148,6 @@ def shrink(
 
 
 def _build(
-    network: nn.Module,
     example_inputs: Any,
     coupling: Coupling,
     asked: Asked,
@@ -158,16 +157,16 @@ def _build(
     exact: bool,
 ) -> Built:
     def built(decide: Choice, verify: bool = verify) -> Built:
-        return build(network, example_inputs, coupling, decide, verify, exact)
+        return build(example_inputs, coupling, decide, verify, exact)
 
     if budget is not None and budget[0] == "latency":
         fraction = fraction_for_latency(
-            network, example_inputs, budget[1], lambda f: built(by_fraction(network, asked, f), False).model
+            coupling.anatomy.model, example_inputs, budget[1], lambda f: built(by_fraction(asked, f), False).model
         )
-        return built(by_fraction(network, asked, fraction))
+        return built(by_fraction(asked, fraction))
     if budget is not None:
-        return built(by_count(network, asked, budget))
-    return built(by_fraction(network, asked, sparsity) if sparsity is not None else by_zeros(network, asked))
+        return built(by_count(asked, budget))
+    return built(by_fraction(asked, sparsity) if sparsity is not None else by_zeros(asked))
 
 
 def _same_as(network: nn.Module, built: Built, example_inputs: Any) -> None:
@@ -184,7 +183,7 @@ def _excluded(model: nn.Module, exclude: Exclude | None) -> list[str]:
     """Names of parameters; a module's name stands for all its parameters."""
     if exclude is None:
         return []
-    modules = modules_of(model)
+    modules = Anatomy(model).modules
     if not isinstance(exclude, str | Iterable) and not callable(exclude):
         excluded(exclude, {})  # raises, and says what would work
     several = [exclude] if isinstance(exclude, str) or callable(exclude) else list(exclude)

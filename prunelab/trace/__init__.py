@@ -8,7 +8,6 @@ from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import (
     call_arguments,
     device_of,
-    held_tensors,
     map_tensors,
     results_in,
     tensors_in,
@@ -27,7 +26,6 @@ __all__ = [
     "Weight",
     "call_arguments",
     "device_of",
-    "held_tensors",
     "map_tensors",
     "results_in",
     "tensors_in",

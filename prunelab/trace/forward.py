@@ -15,10 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.rnn import PackedSequence
 
-from prunelab.walk import buffers_of, modules_of, parameters_of
-
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-_INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
+from prunelab.anatomy import INTERNAL, Anatomy
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -111,7 +108,7 @@ def results_in(item: Any) -> list[Tensor]:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+def undisturbed(model: nn.Module | Anatomy, *, training: bool = False) -> Iterator[None]:
     """Evaluation (or training) mode without gradients inside; outside, model and random state are as they were.
 
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
@@ -119,11 +116,10 @@ def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     generators of the CPU and of the model's CUDA devices. The fused paths that hide a whole layer in one operation are
     off. Raises ValueError for a lazy module not yet run.
     """
-    named = modules_of(model)
-    parameters = parameters_of(named)
-    _refuse_lazy(parameters)
-    modules = list(named.values())
-    cuda = {t.device.index for t in (*parameters.values(), *buffers_of(named).values()) if t.is_cuda}
+    anatomy = model if isinstance(model, Anatomy) else Anatomy(model)
+    _refuse_lazy(anatomy.parameters)
+    modules = list(anatomy.modules.values())
+    cuda = {t.device.index for t in (*anatomy.parameters.values(), *anatomy.buffers.values()) if t.is_cuda}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
         stack.enter_context(torch.no_grad())
@@ -163,13 +159,13 @@ def _set_training(module: nn.Module, training: bool) -> None:
 @contextmanager
 def _same_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put back attributes that were bound anew, and what dictionaries and lists among them held."""
-    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in _INTERNAL}) for m in modules]
+    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in INTERNAL}) for m in modules]
     try:
         yield
     finally:
         for module, attributes in saved:
             held = vars(module)
-            for name in [name for name in held if name not in attributes and name not in _INTERNAL]:
+            for name in [name for name in held if name not in attributes and name not in INTERNAL]:
                 del held[name]
             for name, (value, content) in attributes.items():
                 held[name] = value
@@ -186,36 +182,6 @@ def _content(value: Any) -> list[Any]:
     if type(value) is dict:
         return [item for pair in value.items() for item in pair]
     return list(value) if type(value) is list else []
-
-
-def held_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Tensors that a model's `modules` hold as plain attributes, in dictionaries and lists too: constants, and caches
-    of what was computed once. Each under the name by which code would reach it: `blocks.0.cache['cpu']`."""
-    found: dict[str, Tensor] = {}
-    for path, module in modules.items():
-        for name, value in vars(module).items():
-            # The types first, and sizes without a closer look: a network has tens of thousands of such attributes.
-            if type(value) in _PLAIN or name in _INTERNAL or name == "_flat_weights":
-                continue
-            if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
-                continue
-            if isinstance(value, Tensor | list | tuple | dict):
-                found.update(_held(f"{path}.{name}".lstrip("."), value))
-    if not found:
-        return found
-    known = {id(t) for t in (*parameters_of(modules).values(), *buffers_of(modules).values())}
-    return {name: tensor for name, tensor in found.items() if id(tensor) not in known}
-
-
-def _held(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif type(value) in (list, tuple):
-        for number, item in enumerate(value):
-            yield from _held(f"{name}[{number}]", item)
-    elif type(value) is dict:
-        for key, item in value.items():
-            yield from _held(f"{name}[{key!r}]", item)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunelab.anatomy import Anatomy
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, held_tensors, results_in, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, results_in, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
-from prunelab.walk import buffers_of, modules_of, parameters_of
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
@@ -56,16 +56,15 @@ def trace(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     model = unwrap(model)
-    with undisturbed(model, training=training), stepwise(unfused):
+    anatomy = Anatomy(model)
+    with undisturbed(anatomy, training=training), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
-        modules = modules_of(model)
-        names = parameter_names(modules)
-        parameters = list(parameters_of(modules).values())
+        names, parameters = parameter_names(anatomy), list(anatomy.parameters.values())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
-        held = {**buffers_of(modules), **held_tensors(modules)}
+        held = {**anatomy.buffers, **anatomy.others}
         buffers = {name: recorder.value(tensor) for name, tensor in held.items()}
         inputs = recorder.register((args, kwargs))
-        with recorder.following(model), recorder:
+        with recorder.following(anatomy), recorder:
             try:
                 result = model(*args, **kwargs)
             except Exception as error:
@@ -92,11 +91,11 @@ def stepwise(wanted: bool) -> Iterator[None]:
         torch._C._set_mkldnn_enabled(fused)
 
 
-def parameter_names(modules: Mapping[str, nn.Module]) -> dict[int, str]:
+def parameter_names(anatomy: Anatomy) -> dict[int, str]:
     """The first name of each parameter, by the parameter's id. Parameters that share their memory share their name."""
     first: dict[Any, str] = {}
-    named = parameters_of(modules, every_name=True)
-    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named.items()}
+    named = anatomy.every_parameter()
+    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named}
 
 
 class Recorder(TorchDispatchMode):
@@ -201,11 +200,11 @@ class Recorder(TorchDispatchMode):
         return names
 
     @contextmanager
-    def following(self, model: nn.Module) -> Iterator[None]:
+    def following(self, anatomy: Anatomy) -> Iterator[None]:
         """Know, inside, which of the model's modules is running."""
         handles = []
         try:
-            for path, module in modules_of(model).items():
+            for path, module in anatomy.modules.items():
                 if not isinstance(module, torch.jit.ScriptModule):  # these take no hooks
                     handles.append(module.register_forward_pre_hook(self._entering(path)))
                     handles.append(module.register_forward_hook(self._leave, always_call=True))
