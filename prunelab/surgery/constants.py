@@ -83,7 +83,8 @@ def _contribution(module: nn.Module, weight: Tensor, values: Numbers) -> Numbers
         added = some @ matrix.index_select(0, inputs).double()
     elif groups == 1:
         read = matrix.index_select(1, inputs).double()  # (O, inputs, ...): only what has a constant
-        added = read.reshape(*read.shape[:2], -1).sum(-1) @ some
+        summed = read.reshape(read.shape[:2]) if read[:1, :1].numel() == 1 else read.flatten(2).sum(-1)
+        added = summed @ some
     else:
         summed = matrix.double().reshape(*matrix.shape[:2], -1).sum(-1)  # (O, I/g)
         rows = torch.from_numpy(values).to(weight.device).reshape(groups, -1)

@@ -115,14 +115,14 @@ def _put_together(
     coupling: Coupling, makers: Mapping[str, Label], scores: Mapping[str, NDArray[np.float64]], how: Aggregate
 ) -> NDArray[np.float64]:
     size = coupling.solution.why.size
-    total, seen, highest = np.zeros(size), np.zeros(size), np.full(size, -np.inf)
+    total, seen, highest, mine = np.zeros(size), np.zeros(size), np.full(size, -np.inf), np.zeros(size)
     for name, label in makers.items():
-        units = coupling.solution.unit_of[label].ravel()
-        mine = np.bincount(units, weights=scores[name], minlength=size)
-        present = np.bincount(units, minlength=size) > 0
-        total += mine
-        seen += present
-        highest[present] = np.maximum(highest[present], mine[present])
+        units = coupling.solution.unit_of[label].ravel()  # a unit of several rows more than once, and set as often
+        mine[units] = 0.0
+        np.add.at(mine, units, scores[name])
+        total[units] += mine[units]
+        seen[units] += 1
+        highest[units] = np.maximum(highest[units], mine[units])
     if how == "max":
         return np.where(seen > 0, highest, 0.0)
     return total if how == "sum" else total / np.maximum(seen, 1)

@@ -52,23 +52,27 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     made: nn.Module = nn.Module.__new__(kind)
     memo[id(module)] = made
-    state: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if name == "_compiled_call_impl":  # `nn.Module.__getstate__` leaves it out
-            continue
-        sort = type(value)
-        if sort in _ATOMS or (sort is tuple and _ATOMS.issuperset(map(type, value))):
-            state[name] = value
-        elif sort in _CONTAINERS and not value and id(value) not in memo:
-            state[name] = memo[id(value)] = sort()
-        elif sort is dict and name == "_modules" and id(value) not in memo:
-            state[name] = memo[id(value)] = children = {}
-            for key, child in value.items():
-                children[key] = None if child is None else _copied(child, memo)
-        else:
-            state[name] = copy.deepcopy(value, memo)
-    made.__setstate__(state)
+    # `nn.Module.__getstate__` leaves out the compiled call.
+    held = {name: value for name, value in vars(module).items() if name != "_compiled_call_impl"}
+    made.__setstate__({name: _copied_value(value, memo) for name, value in held.items()})
     return made
+
+
+def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind in _CONTAINERS and not value:
+        memo[id(value)] = kind()
+        return memo[id(value)]
+    if kind is dict and _ATOMS.issuperset(map(type, value)):
+        memo[id(value)] = table = dict[Any, Any]()
+        for key, item in value.items():
+            table[key] = _copied_value(item, memo)
+        return table
+    return _copied(value, memo) if isinstance(value, nn.Module) else copy.deepcopy(value, memo)
 
 
 @cache

@@ -17,7 +17,7 @@ def shaped(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    return (torch.empty_like(x), x.new_empty(0), x.new_empty(0)) if x.is_meta else None
+    return (x.detach(), x.new_empty(0), x.new_empty(0)) if x.is_meta else None  # `empty_like` takes 50 µs
 
 
 def _concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:

@@ -159,29 +159,28 @@ def _set_training(module: nn.Module, training: bool) -> None:
 @contextmanager
 def _same_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put back attributes that were bound anew, and what dictionaries and lists among them held."""
-    saved = [(m, {k: (v, _content(v)) for k, v in vars(m).items() if k not in INTERNAL}) for m in modules]
+    saved = [(module, {k: v for k, v in vars(module).items() if k not in INTERNAL}) for module in modules]
+    contents = [(v, _content(v)) for _, held in saved for v in held.values() if type(v) is dict or type(v) is list]
     try:
         yield
     finally:
         for module, attributes in saved:
             held = vars(module)
-            for name in [name for name in held if name not in attributes and name not in INTERNAL]:
+            for name in held.keys() - attributes.keys() - INTERNAL:
                 del held[name]
-            for name, (value, content) in attributes.items():
-                held[name] = value
-                if isinstance(value, dict | list) and [*map(id, _content(value))] != [*map(id, content)]:
-                    value.clear()
-                    if isinstance(value, list):
-                        value.extend(content)
-                    else:
-                        value.update(zip(content[::2], content[1::2], strict=True))
+            held.update(attributes)
+        for value, content in contents:
+            if [*map(id, _content(value))] != [*map(id, content)]:
+                value.clear()
+                if isinstance(value, list):
+                    value.extend(content)
+                else:
+                    value.update(zip(content[::2], content[1::2], strict=True))
 
 
 def _content(value: Any) -> list[Any]:
-    """What a plain dictionary (keys and values in turn) or list holds; nothing for everything else."""
-    if type(value) is dict:
-        return [item for pair in value.items() for item in pair]
-    return list(value) if type(value) is list else []
+    """What a plain dictionary (keys and values in turn) or list holds."""
+    return [item for pair in value.items() for item in pair] if isinstance(value, dict) else list(value)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
+_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 def trace(
@@ -169,14 +170,18 @@ class Recorder(TorchDispatchMode):
     def _describe(self, item: Any, values: list[Value]) -> Any:
         """`item` as data: tensors as values, which are added to `values`, lists as tuples, unknown objects as the name
         of their type."""
+        if type(item) in _ATOMS:  # most arguments are; this runs for every operation
+            return item
         if isinstance(item, Tensor):
             values.append(self.value(item))
             return values[-1]
         if isinstance(item, tuple | list):
+            if _ATOMS.issuperset(map(type, item)):
+                return tuple(item)
             return tuple([self._describe(i, values) for i in item])
         if isinstance(item, dict):
             return {key: self._describe(i, values) for key, i in item.items()}
-        return item if item is None or isinstance(item, _PLAIN) else f"<{type(item).__name__}>"
+        return item if isinstance(item, _PLAIN) else f"<{type(item).__name__}>"
 
     def _weights(self, factors: Iterable[Tensor]) -> tuple[Weight, ...]:
         """Those of `factors` that are computed from parameters and from no input."""
