@@ -33,6 +33,7 @@ class Held:
         self.numbers: dict[int, list[tuple[Label, Numbers]]] = {}
         self.names: dict[int, str] = {}
         self.labels: dict[int, list[Label]] = {}
+        self._losing: dict[int, tuple[Label, bool]] = {}
         self._board = np.full(self.units.size, np.nan)  # (channels,): all NaN between two calls of `moved`
 
     def of(self, value: Value, label: Label) -> Numbers:
@@ -54,7 +55,14 @@ class Held:
         return np.full(label.shape, np.nan)
 
     def interesting(self, labels: Sequence[Label]) -> list[Label]:
-        return [label for label in labels if self.gone[self.units[label]].any()]
+        """Those of which a channel goes."""
+        return [label for label in labels if self._loses(label)]
+
+    def _loses(self, label: Label) -> bool:
+        known = self._losing.get(id(label))
+        if known is None or known[0] is not label:
+            known = self._losing[id(label)] = label, bool(self.gone[self.units[label]].any())
+        return known[1]
 
     def moved(self, labels: Sequence[Label], numbers: Sequence[Numbers], wanted: Iterable[Label]) -> list[Numbers]:
         """What the `wanted` labels hold, of their shapes, where the channels of `labels` hold these numbers: NaN where

@@ -87,9 +87,7 @@ class Ledger:
     def solve(self) -> Solution:
         left = np.concatenate([np.zeros(0, np.int64), *(a for a, _ in self._ties)])
         right = np.concatenate([np.zeros(0, np.int64), *(b for _, b in self._ties)])
-        edges = coo_matrix((np.ones(left.size, np.int8), (left, right)), shape=(self.count, self.count))
-        units, unit_of = connected_components(edges, directed=False)
-        unit_of = unit_of.astype(np.int64)
+        units, unit_of = _components(self.count, left, right)
         why = np.full(units, -1, np.int64)  # the first verdict on each unit; those that forbid go before the inexact
         verdicts = [Verdict("it shares its fate with positions that cannot go (padding, an input, an index)", "")]
         why[unit_of[FIXED]] = 0
@@ -119,6 +117,22 @@ class Solution:
         inexact = np.array([verdict.inexact for verdict in self.verdicts])
         allowed = (self.why < 0) | (inexact[self.why] & (not exact))
         return allowed & self.made
+
+
+def _components(count: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """(how many sets of channels are tied to each other, the set of each channel)."""
+    # Most channels have one tie, to a tensor that many read: they follow it, and only the others must be searched.
+    ties = np.bincount(left, minlength=count) + np.bincount(right, minlength=count)
+    right_follows = ties[right] == 1
+    left_follows = (ties[left] == 1) & ~right_follows
+    inner = ~(right_follows | left_follows)
+    edges = coo_matrix((np.ones(np.count_nonzero(inner)), (left[inner], right[inner])), shape=(count, count))
+    set_of = connected_components(edges, directed=False)[1].astype(np.int64)
+    set_of[right[right_follows]] = set_of[left[right_follows]]
+    set_of[left[left_follows]] = set_of[right[left_follows]]
+    used = np.zeros(count, bool)
+    used[set_of] = True
+    return int(np.count_nonzero(used)), (np.cumsum(used) - 1)[set_of]
 
 
 def _distinct(balances: Sequence[Label]) -> tuple[Label, ...]:

@@ -117,9 +117,10 @@ def slices_of(
             continue
         box = extents(stays)
         assert box is not None, "what is left of a tensor fills a box"
-        alike = compress(stays)  # of size 1 where nothing, or the same, goes along a dimension
-        if varying(alike):
-            dims, stays = varying(alike), alike
+        if len(dims) > 1:
+            alike = compress(stays)  # of size 1 where nothing, or the same, goes along a dimension
+            if varying(alike):
+                dims, stays = varying(alike), alike
         content = stays.tobytes()
         if content not in known:
             known[content] = tuple(np.flatnonzero(stays).tolist())
