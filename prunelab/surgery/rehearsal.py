@@ -51,8 +51,9 @@ class _Watch(Recorder):
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = shaped(func, args, kwargs)
-        if not self.diverged and not inside(self._path[-1], self._skip):
-            self._compare(str(func.name()), tuple(tuple(tensor.shape) for tensor in all_of(Tensor, result)))
+        if not self.diverged and not (self._skip and inside(self._path[-1], self._skip)):
+            results = (result,) if isinstance(result, Tensor) else all_of(Tensor, result)
+            self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in results]))
         return result
 
     def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunelab.anatomy import Anatomy
@@ -207,28 +209,27 @@ class Recorder(TorchDispatchMode):
     @contextmanager
     def following(self, anatomy: Anatomy) -> Iterator[None]:
         """Know, inside, which of the model's modules is running."""
-        handles = []
+        paths = {id(module): path for path, module in anatomy.modules.items()}
+        here = threading.get_ident()
+
+        def enter(module: nn.Module, *_: Any) -> None:
+            if id(module) in paths and threading.get_ident() == here:
+                self._path.append(paths[id(module)])
+
+        def leave(module: nn.Module, *_: Any) -> None:
+            if id(module) in paths and threading.get_ident() == here:
+                path, error = self._path.pop(), sys.exception()
+                if error is not None and (self._raised is None or self._raised[0] is not error):
+                    self._raised = (error, path)  # the innermost module leaves first
+
+        # Two hooks for all modules there are: two for each of a thousand would take as long as a small forward.
+        entering = register_module_forward_pre_hook(enter)
+        leaving = register_module_forward_hook(leave, always_call=True)
         try:
-            for path, module in anatomy.modules.items():
-                if not isinstance(module, torch.jit.ScriptModule):  # these take no hooks
-                    handles.append(module.register_forward_pre_hook(self._entering(path)))
-                    handles.append(module.register_forward_hook(self._leave, always_call=True))
             yield
         finally:
-            for handle in handles:
-                handle.remove()
-
-    def _entering(self, path: str) -> Any:
-        def enter(*_: Any) -> None:
-            self._path.append(path)
-
-        return enter
-
-    def _leave(self, *_: Any) -> None:
-        path = self._path.pop()
-        error = sys.exception()
-        if error is not None and (self._raised is None or self._raised[0] is not error):
-            self._raised = (error, path)  # the innermost module leaves first
+            entering.remove()
+            leaving.remove()
 
     def path_of(self, error: BaseException) -> str:
         """The innermost module that `error` came from, "" for the model itself."""
