@@ -135,13 +135,12 @@ def rehearse(
                 coupling.shape_after(value.shape, labels, keep) if labels else value.shape
                 for value, labels in zip(op.outputs, returned, strict=True)
             )
-            loose = followed.loose.get(number, (frozenset(),) * len(shapes))
-            shapes = tuple(
-                tuple(None if dim in free else size for dim, size in enumerate(shape))
-                if shape is not None and value.id in used
-                else None
-                for shape, free, value in zip(shapes, loose, op.outputs, strict=True)
-            )
+            shapes = tuple(shape if value.id in used else None for shape, value in zip(shapes, op.outputs, strict=True))
+            if number in followed.loose:
+                shapes = tuple(
+                    None if shape is None else tuple(None if dim in free else size for dim, size in enumerate(shape))
+                    for shape, free in zip(shapes, followed.loose[number], strict=True)
+                )
         expected.append((number, op.name, shapes))
     watch = _Watch(expected, replaced)
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
@@ -18,12 +19,19 @@ Products: TypeAlias = list[tuple[int, tuple[Tensor, ...]]]
 
 def find_products(name: str, result: Any, args: Sequence[Any]) -> Products | None:
     """The products of the operator `name` ("aten::mm"); [] where it has none, None where its cost is unknown."""
+    formula = _formula(name)
+    return None if formula is None else formula(result, *args)
+
+
+@cache
+def _formula(name: str) -> Callable[..., Products] | None:
     operator = name.partition(".")[0].removesuffix("_")  # "aten::addmm_" is "aten::addmm" in place: the same arguments
-    formula = _FORMULAS.get(operator)
-    if formula is not None:
-        return formula(result, *args)
     known = operator.startswith(("aten::", "prims::", "prim::", "profiler::")) and operator not in _UNKNOWN
-    return [] if known else None
+    return _FORMULAS.get(operator, _none if known else None)
+
+
+def _none(*_: Any) -> Products:
+    return []
 
 
 def _matmul(_: Tensor, a: Tensor, b: Tensor, *__: Any) -> Products:

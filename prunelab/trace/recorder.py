@@ -165,7 +165,7 @@ class Recorder(TorchDispatchMode):
         for value in outputs:
             self._sources[value.id] = source
         products = find_products(func.name(), result, args)
-        costs = tuple(Product(macs, self._weights(factors)) for macs, factors in products or [])
+        costs = tuple([Product(macs, self._weights(factors)) for macs, factors in products]) if products else ()
         self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None, tuple(read)))
         return result
 
