@@ -4,7 +4,8 @@
     .venv-zoo/bin/python benchmarks/surgery.py
 
 - *Time*: `shrink(..., verify=False)`, from the trace to the smaller network, and the peer's init and step, which verify
-  nothing, on the same network with the same images; one of each in turn, medians of the ratios of each turn.
+  nothing, on the same network with the same images; one of each in turn, medians of the ratios of each turn. What the
+  one leaves behind for Python's garbage collector is collected before the other starts, so that neither pays for it.
 - *Forwards*: how often `shrink` calls the network (or the one it builds), and how many of these are verification.
 - *Latency*: ResNet-50 without half of its channels against the dense one, batch 8, in turn.
 """
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import statistics
 import sys
 import warnings
@@ -52,8 +54,10 @@ def time_to_pruned(name: str, device: torch.device) -> dict[str, Any]:
     prunelab.shrink(model, x, sparsity=0.5, verify=False)  # warm
     for _ in range(TURNS[name]):
         made: list[nn.Module] = []
+        gc.collect()
         ours.append(seconds(lambda made=made: made.append(prunelab.shrink(model, x, sparsity=0.5, verify=False).model)))
         copied = copy.deepcopy(model)
+        gc.collect()
         theirs.append(seconds(lambda copied=copied: peer(copied, x)))
         left = {"prunelab": parameters(made[0]), "Torch-Pruning": parameters(copied)}
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.anatomy import Anatomy
-from prunelab.surgery.cost import dense_macs, macs_after, params_after
+from prunelab.surgery.cost import dense_macs, macs_after
 from prunelab.surgery.coupling import Coupling, Group
 from prunelab.surgery.diagnosis import first_difference
 from prunelab.surgery.follow import Followed
@@ -104,7 +105,8 @@ def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None)
     keep, anatomy = chosen.keep, coupling.anatomy
     slices = _slices(coupling, keep)
     biases = _of_kept_rows(anatomy, chosen.biases, slices)
-    left = params_after(coupling, keep) + _added(anatomy, biases, slices)
+    sizes = {name: parameter.numel() for name, parameter in anatomy.parameters.items()}
+    left = sum(math.prod(slices[name].left) if name in slices else size for name, size in sizes.items())
     return Plan(
         model=type(anatomy.model).__name__,
         slices=slices,
@@ -113,7 +115,7 @@ def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None)
         biases=biases,
         parts=tuple(_part(group, keep) for group in coupling.groups),
         frozen=(*(_part(group, keep) for group in coupling.frozen), *_unseen(coupling)),
-        params=(sum(p.numel() for p in anatomy.parameters.values()), left),
+        params=(sum(sizes.values()), left + _added(anatomy, biases, slices)),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
         caches=tuple(name for name in anatomy.others if name in slices),

@@ -126,8 +126,10 @@ def _components(count: int, left: NDArray[np.int64], right: NDArray[np.int64]) -
     right_follows = ties[right] == 1
     left_follows = (ties[left] == 1) & ~right_follows
     inner = ~(right_follows | left_follows)
-    edges = coo_matrix((np.ones(np.count_nonzero(inner)), (left[inner], right[inner])), shape=(count, count))
-    set_of = connected_components(edges, directed=False)[1].astype(np.int64)
+    set_of = np.arange(count)
+    if inner.any():
+        edges = coo_matrix((np.ones(np.count_nonzero(inner)), (left[inner], right[inner])), shape=(count, count))
+        set_of = connected_components(edges, directed=False)[1].astype(np.int64)
     set_of[right[right_follows]] = set_of[left[right_follows]]
     set_of[left[left_follows]] = set_of[right[left_follows]]
     used = np.zeros(count, bool)

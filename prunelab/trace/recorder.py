@@ -156,7 +156,10 @@ class Recorder(TorchDispatchMode):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation and write it down; what it returned."""
         read: list[Value] = []
-        described = self._describe(args, read), self._describe(kwargs, read)
+        described = (
+            tuple([item if type(item) in _ATOMS else self._describe(item, read) for item in args]),
+            {key: self._describe(item, read) for key, item in kwargs.items()} if kwargs else {},
+        )
         source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
         # Nearly always one tensor, and this runs for every operation.
