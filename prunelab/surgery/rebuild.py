@@ -52,9 +52,16 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     made: nn.Module = nn.Module.__new__(kind)
     memo[id(module)] = made
-    # `nn.Module.__getstate__` leaves out the compiled call.
-    held = {name: value for name, value in vars(module).items() if name != "_compiled_call_impl"}
-    made.__setstate__({name: _copied_value(value, memo) for name, value in held.items()})
+    state: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        sort = type(value)
+        if sort in _ATOMS:
+            state[name] = value
+        elif sort in _CONTAINERS and not value and id(value) not in memo:  # hooks: a dozen a module
+            state[name] = memo[id(value)] = sort()
+        elif name != "_compiled_call_impl":  # `nn.Module.__getstate__` leaves that one out
+            state[name] = _copied_value(value, memo)
+    made.__setstate__(state)
     return made
 
 
@@ -63,9 +70,6 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
         return value
     if id(value) in memo:
-        return memo[id(value)]
-    if kind in _CONTAINERS and not value:
-        memo[id(value)] = kind()
         return memo[id(value)]
     if kind is dict and _ATOMS.issuperset(map(type, value)):
         memo[id(value)] = table = dict[Any, Any]()
