@@ -83,9 +83,8 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
 def _is_copied_by_state(kind: type) -> bool:
     """Whether a deep copy is a new object with a copy of the attributes, as for PyTorch's own layers."""
     own = hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table
-    slots = any(vars(base).get("__slots__") for base in kind.__mro__)
     ways = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
-    return not own and not slots and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
+    return not own and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
 
 
 def smaller_tensors(anatomy: Anatomy, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:

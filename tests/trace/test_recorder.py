@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from typing import Any
 
@@ -290,6 +291,54 @@ def test_modules_are_known() -> None:
             return F.relu(self.body(x)) @ x.t()
 
     assert [op.module for op in products(trace(Net(), torch.ones(2, 4)))] == ["body.0", "body.1", ""]
+
+
+class InAnotherThread(nn.Module):
+    """While an operation runs here, another thread is inside of the module `busy`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = Busy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        thread = threading.Thread(target=self.busy, args=(x,))
+        thread.start()
+        self.busy.inside.wait()
+        x = x + 1
+        self.busy.go_on.set()
+        thread.join()
+        return x * 2
+
+
+class Busy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.go_on = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inside.set()
+        self.go_on.wait()
+        return x
+
+
+def test_modules_that_run_in_other_threads_do_not_count() -> None:
+    record = trace(InAnotherThread(), torch.ones(1))
+    assert [(op.name, op.module) for op in record.ops] == [("aten::add.Tensor", ""), ("aten::mul.Tensor", "")]
+
+
+def test_modules_of_another_model_do_not_count() -> None:
+    other = nn.Linear(1, 1)
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = nn.ReLU()
+            self.others = [other]  # no submodule
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.own(self.others[0](x))
+
+    assert [op.module for op in trace(Calls(), torch.ones(1, 1)).ops if op.name != "aten::t"] == ["", "own"]
 
 
 def test_no_tensor_outlives_the_forward(device: torch.device) -> None:
