@@ -21,7 +21,7 @@ from prunelab.schedule import check_step
 from prunelab.targets import unwrap
 
 Diagonal = dict[str, Tensor]
-_METHODS: dict[str, Callable[..., Diagonal]] = {
+_METHODS: dict[str, Callable[..., None]] = {
     "exact": partial(sweep, exact=True),
     "gauss-newton": partial(sweep, exact=False),
     "lecun": partial(recursion, bends=True),
@@ -74,20 +74,19 @@ def hessian_diagonal(
     decay = check_number("weight_decay", weight_decay)
     model = _in_full_precision(model)
     names = {target.weight: target.name for target in places_of(model, parameters)[1]}
-    means: Diagonal = {}
+    totals: Diagonal = {}
     examples = 0
     with running(model), _depending_on(model, names):
         for inputs, labels, count in batches(model, data):
-            found = _METHODS[method](model, names, partial(run, model, inputs), loss, labels, count)
-            # A parameter that a batch does not depend on has no second derivative there.
-            found = {
-                name: found[name] if name in found else w.detach().new_zeros(w.numel()) for w, name in names.items()
-            }
+            _METHODS[method](model, names, partial(run, model, inputs), loss, labels, count, totals)
             examples += count
-            means = {name: means[name].lerp_(new, count / examples) for name, new in found.items()} if means else found
     if not examples:
         raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
-    return {name: (means[name] + decay if decay else means[name]).view(w.shape) for w, name in names.items()}
+    # A parameter that no batch depends on has no second derivative.
+    for weight, name in names.items():
+        total = totals.setdefault(name, torch.zeros_like(weight).flatten())
+        total.div_(examples).add_(decay)
+    return {name: totals[name].view(weight.shape) for weight, name in names.items()}
 
 
 def check_method(method: str) -> None:

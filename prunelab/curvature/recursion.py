@@ -27,7 +27,7 @@ from prunelab.curvature.tape import (
     tensors_in,
     where_in,
 )
-from prunelab.curvature.uses import LAYERS, arguments_of, each, position_squares
+from prunelab.curvature.uses import LAYERS, add, arguments_of, each, position_squares
 
 
 def recursion(
@@ -37,10 +37,12 @@ def recursion(
     loss: Loss,
     labels: Any,
     examples: int,
+    totals: dict[str, Tensor],
     *,
     bends: bool,
-) -> dict[str, Tensor]:
-    """Diagonal second derivatives of a batch's loss, flat and by name, as Optimal Brain Damage propagates them.
+) -> None:
+    """Diagonal second derivatives of a batch's loss as Optimal Brain Damage propagates them, times its examples: added
+    to `totals`, flat and by name.
 
     With a for what a unit adds up and x = f(a) for what it puts out (LeCun et al. 1990, eqs. 5 to 8; their eq. 7 is
     often printed with a minus, but the chain rule gives plus):
@@ -60,7 +62,7 @@ def recursion(
     with _Squared(model, names, notes) as squared:
         image = forward()
     if not squared.outputs:
-        return {}
+        return
     roots, seeds = [image], [curvature.diagonal(dim1=1, dim2=2).reshape(outputs.shape)]
     if bends and notes.bends:
         edges = [bend.output for bend in notes.bends]
@@ -70,11 +72,9 @@ def recursion(
                 roots.append(source)
                 seeds.append(bend.second * gradient)
     curvatures = torch.autograd.grad(roots, squared.outputs, seeds, allow_unused=True)
-    sums: dict[str, Tensor] = {}
     for use, found in zip(notes.uses, curvatures, strict=True):
         for name, values in position_squares(use, found).items() if found is not None else ():
-            sums[name] = sums[name] + values if name in sums else values
-    return sums
+            add(totals, name, values, examples)
 
 
 class _Notes(Tape):

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from prunelab.criteria.measuring import Loss
 from prunelab.curvature.outputs import checked_outputs, output_columns, output_slope
 from prunelab.curvature.tape import WAY_OUT, Bend, Tape
-from prunelab.curvature.uses import Squares, Use, position_squares
+from prunelab.curvature.uses import Squares, Use, add, position_squares
 
 # Columns times examples that are taken back through the network at once: few enough to stay in a cache.
 ROWS = 1280
@@ -25,10 +25,12 @@ def sweep(
     loss: Loss,
     labels: Any,
     examples: int,
+    totals: dict[str, Tensor],
     *,
     exact: bool,
-) -> dict[str, Tensor]:
-    """The diagonal of a batch's Hessian, flat and by name; with `exact=False` that of its Gauss-Newton matrix.
+) -> None:
+    """The diagonal of a batch's Hessian, times its examples, added to `totals`, flat and by name; with `exact=False`
+    that of its Gauss-Newton matrix.
 
     The second derivatives of the loss in an example's outputs are a sum of few columns times their transposes, S =
     Σ s_c v_c v_cᵀ. Taken back through the network as if they were gradients, the columns become those of ∂²L/∂z² at the
@@ -50,7 +52,7 @@ def sweep(
         for bend, gradient in zip(tape.bends, slopes, strict=True):
             if gradient is not None:
                 layers.start_anew(bend, bend.second * gradient)
-    return layers.result()
+    layers.add_to(totals, examples)
 
 
 def _check_rows(uses: Sequence[Use], examples: int) -> None:
@@ -108,12 +110,12 @@ class _Layers:
             columns[range(len(units)), :, units] = 1
             self.take_back(bend.input, columns.reshape(-1, *weights.shape), flat[:, some].T, near=bend.input)
 
-    def result(self) -> dict[str, Tensor]:
-        sums: dict[str, Tensor] = {}
-        for found in [*(squares.result() for _, squares in self._squares), *self._near]:
+    def add_to(self, totals: dict[str, Tensor], times: float) -> None:
+        for _, squares in self._squares:
+            squares.add_to(totals, times)
+        for found in self._near:
             for name, values in found.items():
-                sums[name] = sums[name] + values if name in sums else values
-        return sums
+                add(totals, name, values, times)
 
 
 def _few(columns: int, examples: int) -> list[slice]:

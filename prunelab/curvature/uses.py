@@ -109,21 +109,38 @@ class Squares:
         for number, column in enumerate(columns.unbind()):  # one by one, in place: memory is what takes time here
             self._few.addcmul_(column, column if signs is None else column * signs[number, :, None])
 
-    def result(self) -> dict[str, Tensor]:
-        """The sums, flat and by name; empty where nothing was added."""
+    def add_to(self, totals: dict[str, Tensor], times: float) -> None:
+        """Add what was gathered, multiplied, to flat totals by name."""
         use = self._uses[0]
         if self._few is not None:
-            self._bias = self._few.sum(0)
+            self._few.mul_(times)
+            add(totals, use.bias, self._few.sum(0))
             if use.weight is not None:
-                spread = self._few.unflatten(1, (use.groups, -1))  # (N, g, O)
-                for few, read in zip(spread.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
-                    factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
-                    self._weight = torch.bmm(*factors) if self._weight is None else self._weight.baddbmm_(*factors)
-        pairs = ((use.weight, self._weight), (use.bias, self._bias))
-        return {name: sums.flatten() for name, sums in pairs if name is not None and sums is not None}
+                self._add_products(totals, use.weight, self._few.unflatten(1, (use.groups, -1)))
+        add(totals, use.weight, self._weight, times)
+        add(totals, use.bias, self._bias, times)
+
+    def _add_products(self, totals: dict[str, Tensor], name: str, columns: Tensor) -> None:
+        """columns (N, g, O): into the totals at once, as a table of its own would have to be read again."""
+        for few, read in zip(columns.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
+            factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
+            if name in totals:
+                totals[name].view(*columns.shape[1:], -1).baddbmm_(*factors)
+            else:
+                totals[name] = torch.bmm(*factors).flatten()
 
     def _inputs(self) -> Tensor:
         return _joined([use.inputs() for use in self._uses])
+
+
+def add(totals: dict[str, Tensor], name: str | None, values: Tensor | None, times: float = 1) -> None:
+    """Add `times` the values, flat, to the total of this name; nothing where either is None."""
+    if name is None or values is None:
+        return
+    if name in totals:
+        totals[name].add_(values.flatten(), alpha=times)
+    else:
+        totals[name] = values.flatten() * times
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
