@@ -82,11 +82,11 @@ def hessian_diagonal(
             examples += count
     if not examples:
         raise ValueError("data is empty: it must yield at least one example as (inputs, targets)")
-    # A parameter that no batch depends on has no second derivative.
-    for weight, name in names.items():
-        total = totals.setdefault(name, torch.zeros_like(weight).flatten())
-        total.div_(examples).add_(decay)
-    return {name: totals[name].view(weight.shape) for weight, name in names.items()}
+    found: Diagonal = {}
+    for weight, name in names.items():  # a parameter that no batch depends on has no second derivative
+        mean = totals[name].div_(examples) if name in totals else weight.detach().new_zeros(weight.numel())
+        found[name] = (mean.add_(decay) if decay else mean).view(weight.shape)
+    return found
 
 
 def check_method(method: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,15 +134,21 @@ def first_argument(args: Any, kwargs: Any) -> Tensor:
     return args[0] if args else kwargs["input"]
 
 
-def tensors_in(item: Any) -> Iterator[Tensor]:
+def tensors_in(item: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists and dicts."""
     if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, tuple | list):
-        for one in item:
-            yield from tensors_in(one)
-    elif isinstance(item, dict):
-        yield from tensors_in(list(item.values()))
+        return [item]
+    if isinstance(item, dict):
+        item = item.values()
+    elif not isinstance(item, (tuple, list)):
+        return []
+    found: list[Tensor] = []
+    for one in item:
+        if isinstance(one, Tensor):
+            found.append(one)
+        elif isinstance(one, (tuple, list, dict)):
+            found += tensors_in(one)
+    return found
 
 
 def derivatives(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:

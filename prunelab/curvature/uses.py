@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 # Numbers in the largest table of single examples' derivatives that is built at once: about what a cache holds.
 TABLE = 1 << 19
+# Numbers in columns that are squared all at once: a copy of more takes longer than one call for each column.
+SMALL = 1 << 17
 # Examples whose inputs are squared at once.
 FEW = 256
 
@@ -106,6 +108,10 @@ class Squares:
         """Of outputs at one position (δ x)² = δ² x², so that the columns (C, N, g·O) can be added up first."""
         if self._few is None:
             self._few = torch.zeros_like(columns[0])
+        if columns.numel() <= SMALL:
+            squares = columns.square() if signs is None else columns.square() * signs[:, :, None]
+            self._few += squares.sum(0)
+            return
         for number, column in enumerate(columns.unbind()):  # one by one, in place: memory is what takes time here
             self._few.addcmul_(column, column if signs is None else column * signs[number, :, None])
 
@@ -122,7 +128,9 @@ class Squares:
 
     def _add_products(self, totals: dict[str, Tensor], name: str, columns: Tensor) -> None:
         """columns (N, g, O): into the totals at once, as a table of its own would have to be read again."""
-        for few, read in zip(columns.split(FEW), self._inputs()[..., 0].split(FEW), strict=True):
+        inputs = self._inputs()[..., 0]
+        for start in range(0, len(columns), FEW):
+            few, read = columns[start : start + FEW], inputs[start : start + FEW]
             factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
             if name in totals:
                 totals[name].view(*columns.shape[1:], -1).baddbmm_(*factors)
