@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -80,18 +81,21 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self.uses: list[Use] = []
         self.bends: list[Bend] = []
+        self._used: set[str] = set()
         self._model, self._strict = model, strict
         self._names = {id(parameter): name for parameter, name in names.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = plain_name(func)
+        if name == "__get__":
+            return func(*args, **kwargs)
         if self._strict and name in self.watched and first_argument(args, kwargs).requires_grad:
             return self._bend(func, args, kwargs)
         result = func(*args, **kwargs)
-        if name == "__get__" or not any(tensor.requires_grad for tensor in tensors_in(result)):
+        if not any(tensor.requires_grad for tensor in tensors_in(result)):
             return result
-        read = [tensor for tensor in tensors_in((args, kwargs)) if tensor.requires_grad]
+        read = [tensor for tensor in tensors_in((*args, *kwargs.values())) if tensor.requires_grad]
         wanted = [tensor for tensor in read if id(tensor) in self._names]
         use = use_of(func, args, kwargs, result, self._names) if wanted else None
         if use is not None:
@@ -109,12 +113,13 @@ class Tape(TorchFunctionMode):
         return result
 
     def _note(self, use: Use) -> None:
-        twice = set(use.names) & {name for other in self.uses for name in other.names}
+        twice = self._used.intersection(use.names)
         if twice and self._strict:
             raise ValueError(
                 f"{twice.pop()!r} is used more than once, so its second derivatives cannot be read off one layer; "
                 f"{WAY_OUT}"
             )
+        self._used.update(use.names)
         self.uses.append(use)
 
     def _bend(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -124,6 +129,7 @@ class Tape(TorchFunctionMode):
         return result
 
 
+@lru_cache(maxsize=1024)
 def plain_name(func: Any) -> str:
     """The name of a torch function, without the signs that it is private or works in place."""
     name = getattr(func, "__name__", "")

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -20,9 +19,11 @@ from prunelab.anatomy import INTERNAL, Anatomy
 
 def device_of(model: nn.Module) -> torch.device | None:
     """Where the model's inputs belong: the device of its first parameter, else of its first buffer, else None."""
-    for tensor in chain(model.parameters(), model.buffers()):
-        return tensor.device
-    return None
+    for module in model.modules():  # nearly always the first few; `parameters()` takes several times as long
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                return parameter.device
+    return next((buffer.device for buffer in model.buffers()), None)
 
 
 def call_arguments(example_inputs: Any, device: torch.device | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
