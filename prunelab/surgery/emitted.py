@@ -15,7 +15,7 @@ from torch import nn
 
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import Followed, arguments, writes
+from prunelab.surgery.follow import Followed, arguments, operator, writes
 from prunelab.surgery.held import Held, with_numbers
 from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
@@ -81,7 +81,7 @@ class _Following(Held):
         return self.found
 
     def _step(self, followed: Followed, number: int, op: Op) -> None:
-        name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
+        name = operator(op)
         returned = followed.returned[number]
         if op.products:
             self._product(op, returned)
@@ -321,7 +321,7 @@ class _Following(Held):
         result = result[0] if isinstance(result, tuple) else result
         values = result.to(torch.float64).numpy().copy()
         unknown = np.any([np.isnan(operand) for operand in operands.values()], axis=0)
-        name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
+        name = operator(op)
         values[np.broadcast_to(unknown, values.shape)] = np.nan
         if name == "mul":
             zero = np.any([operand == 0 for operand in operands.values()], axis=0)

@@ -80,7 +80,7 @@ class Follower:
             self._read |= now
             now = {self.names[value.id] for value in op.inputs if value.id in self.names}
             self.used |= now
-            rule = self._rules.get(op.name.partition(".")[0].removeprefix("aten::").removesuffix("_"), self._otherwise)
+            rule = self._rules.get(operator(op), self._otherwise)
             rule(self, op)
             if op.products:  # the rule may have told a parameter's channels apart, so only now
                 followed.factors[number] = {value.id: self.of(value) for value in op.inputs}
@@ -255,6 +255,16 @@ def arguments(op: Op) -> dict[str, Any]:
     """The arguments of an operation by name, defaults included."""
     names, defaults, _ = _schema(op.func)
     return {**defaults, **dict(zip(names, op.args, strict=False)), **op.kwargs}
+
+
+def operator(op: Op) -> str:
+    """The operator's name without its overload and namespace, and without the sign that it works in place: "add"."""
+    return _plain(op.func)
+
+
+@cache
+def _plain(func: Any) -> str:
+    return str(func.name()).partition(".")[0].removeprefix("aten::").removesuffix("_")
 
 
 def writes(op: Op) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +92,8 @@ def rehearse_shapes(
     anatomy: Anatomy, example_inputs: Any, coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str]
 ) -> Rehearsed:
     """The same without computing anything, where the model's code can do without values; for real where it cannot."""
-    with _weightless(anatomy):
-        result = rehearse(anatomy, example_inputs, coupling, keep, replaced)
+    with _weightless(anatomy):  # which module runs is only to be known where modules are skipped, or after a failure
+        result = rehearse(anatomy, example_inputs, coupling, keep, replaced, following=bool(replaced))
     if result.failed or result.diverged:
         return rehearse(Anatomy(anatomy.model), example_inputs, coupling, keep, replaced)
     return result
@@ -121,21 +121,22 @@ def rehearse(
     coupling: Coupling,
     keep: NDArray[np.bool_],
     replaced: Sequence[str],
+    following: bool = True,
 ) -> Rehearsed:
-    """One forward of the smaller network, watched."""
+    """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
-        if inside(op.module, replaced):
+        if replaced and inside(op.module, replaced):
             continue
         shapes: tuple[Any, ...] = (None,) * len(op.outputs)
         if number not in followed.idle:
-            shapes = tuple(
-                coupling.shape_after(value.shape, labels, keep) if labels else value.shape
+            shapes = tuple([
+                None if value.id not in used
+                else coupling.shape_after(value.shape, labels, keep) if labels else value.shape
                 for value, labels in zip(op.outputs, returned, strict=True)
-            )
-            shapes = tuple(shape if value.id in used else None for shape, value in zip(shapes, op.outputs, strict=True))
+            ])  # fmt: skip
             if number in followed.loose:
                 shapes = tuple(
                     None if shape is None else tuple(None if dim in free else size for dim, size in enumerate(shape))
@@ -146,7 +147,7 @@ def rehearse(
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
     with undisturbed(anatomy), torch.no_grad(), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(anatomy.model))
-        with watch.following(anatomy), watch:
+        with watch.following(anatomy) if following else nullcontext(), watch:
             try:
                 return Rehearsed(anatomy.model(*args, **kwargs), diverged=watch.diverged)
             except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule, arguments, operator
 from prunelab.trace import Op
 
 # Functions f with f(0) = 0: where their argument is zero because its channel is removed, so is the result.
@@ -74,7 +74,7 @@ def elementwise(run: Follower, op: Op) -> None:
 
 
 def _stays_zero(run: Follower, op: Op) -> bool:
-    name = op.name.partition(".")[0].removeprefix("aten::").removesuffix("_")
+    name = operator(op)
     zeros = [run.is_zero(value) for value in op.inputs]
     if not zeros:
         return False
