@@ -6,6 +6,7 @@ Nothing runs on data: for each label of a tensor it is known which constant each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
 
 import numpy as np
@@ -189,10 +190,12 @@ class _Following(Held):
             if label.shape[dim] == 1:
                 continue  # not summed over
             values = self.of(x, label)
-            first = np.moveaxis(values, dim, -1).reshape(-1, label.shape[dim])
-            same = (first == first[:1]).all(0)
-            ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
-            numbers = np.where(same, first[0], np.nan)
+            if label.size == label.shape[dim]:
+                ids, numbers = label.ravel(), values.ravel()
+            else:
+                first = np.moveaxis(values, dim, -1).reshape(-1, label.shape[dim])
+                ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
+                numbers = np.where((first == first[:1]).all(0), first[0], np.nan)
             name = self._reader(op, weight, bias, x.shape[dim])
             exact = (numbers == 0) | (np.isfinite(numbers) & (name != ""))
             if self.some_unread:
@@ -233,21 +236,20 @@ class _Following(Held):
         for label in self.interesting(labels):
             if mean is None or var is None or label.shape[1] == 1:
                 continue
-            column = np.arange(label.shape[1]).reshape([-1 if d == 1 else 1 for d in range(dims)])
+            column = tuple([-1 if dim == 1 else 1 for dim in range(dims)])
             mu, spread = self._vector(mean, column, 0.0), self._vector(var, column, 1.0)
             scale = self._vector(named.get("weight"), column, 1.0)
             shift = self._vector(named.get("bias"), column, 0.0)
-            values = np.where(np.broadcast_to(scale == 0, label.shape), mu, self.of(x, label))  # a zero scale hides x
+            values = np.where(scale == 0, mu, self.of(x, label))  # a zero scale hides x
             found.append((label, (values - mu) / np.sqrt(spread + named["eps"]) * scale + shift))
         self.set(op.outputs[0], found)
 
-    def _vector(self, value: Value | None, like: NDArray[np.int64], default: float) -> Numbers:
-        if value is None:
-            return np.full(like.shape, default)
-        name = self.names.get(value.id)
+    def _vector(self, value: Value | None, shape: tuple[int, ...], default: float) -> Numbers:
+        """One number a channel, along the dimension that `shape` leaves open."""
+        name = None if value is None else self.names.get(value.id)
         if name is None:
-            return np.full(like.shape, np.nan)
-        return self.tensors[name].detach().to("cpu", torch.float64).numpy().reshape(like.shape)
+            return np.array(default if value is None else np.nan)
+        return self.tensors[name].detach().to("cpu", torch.float64).numpy().reshape(shape)
 
     def _move(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
         """Channels keep their constants wherever they are moved to."""
@@ -319,10 +321,10 @@ class _Following(Held):
         except Exception:
             return np.full(label.shape, np.nan)
         result = result[0] if isinstance(result, tuple) else result
-        values = result.to(torch.float64).numpy().copy()
-        unknown = np.any([np.isnan(operand) for operand in operands.values()], axis=0)
+        values = result.to(torch.float64).numpy()  # of copies: nothing else is changed below
+        unknown = reduce(np.logical_or, [np.isnan(operand) for operand in operands.values()])
         name = operator(op)
-        values[np.broadcast_to(unknown, values.shape)] = np.nan
+        values[unknown if unknown.shape == values.shape else np.broadcast_to(unknown, values.shape)] = np.nan
         if name == "mul":
             zero = np.any([operand == 0 for operand in operands.values()], axis=0)
             values[np.broadcast_to(zero, values.shape)] = 0.0
