@@ -186,10 +186,11 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
 
 def _places(units: NDArray[np.int64], places: NDArray[np.int64]) -> dict[int, list[int]]:
     """{unit: the places where it lies, in their order, each once}."""
-    found: dict[int, dict[int, None]] = {}
-    for unit, place in zip(units.tolist(), places.tolist(), strict=True):
-        found.setdefault(unit, {})[place] = None
-    return {unit: list(at) for unit, at in found.items()}
+    found: dict[int, list[int]] = {}
+    several = places.max(initial=0) + 1
+    for pair in np.unique(units * several + places).tolist():
+        found.setdefault(pair // several, []).append(pair % several)
+    return found
 
 
 def _alike(units: NDArray[np.int64], signature: NDArray[np.int64], free: NDArray[np.bool_]) -> list[NDArray[np.int64]]:

@@ -22,13 +22,12 @@ from prunelab.surgery.labels import Label, varying
 from prunelab.trace import Op, Value
 
 _POOLS = ("max_pool", "adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "upsample", "mkldnn_adaptive")
-_MOVES = frozenset(
-    (
-        "view _unsafe_view reshape permute transpose t expand slice select split split_with_sizes unsafe_split unbind cat "
-        "stack squeeze unsqueeze flip roll pixel_unshuffle native_channel_shuffle channel_shuffle repeat "
-        "unsafe_split_with_sizes _reshape_alias index_select"
-    ).split()
-)
+_MOVES = frozenset([
+    "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "split",
+    "split_with_sizes", "unsafe_split", "unbind", "cat", "stack", "squeeze", "unsqueeze", "flip", "roll",
+    "pixel_unshuffle", "native_channel_shuffle", "channel_shuffle", "repeat", "unsafe_split_with_sizes",
+    "_reshape_alias", "index_select",
+])  # fmt: skip
 
 
 def find_constants(
