@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import nn
 
 from prunelab.anatomy import Anatomy
@@ -16,6 +17,12 @@ def check_arguments(model: nn.Module, **asked: Any) -> None:
     """Raises TypeError or ValueError, with the value, the reason and the way out."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    for path, module in Anatomy(model).modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{repr(path) if path else 'the model'} is a TorchScript module, whose code and weights cannot be "
+                "rebuilt smaller; shrink the module that it was made from, and script the result"
+            )
     given = [name for name in ("sparsity", "masks", "budget") if asked[name] is not None]
     if len(given) > 1:
         raise ValueError(

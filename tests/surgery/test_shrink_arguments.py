@@ -219,6 +219,15 @@ def test_a_model_that_cannot_be_copied() -> None:
         prunelab.shrink(model, given, sparsity=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_module_is_refused_by_name() -> None:
+    model, given = nn.Sequential(nn.Linear(3, 8), torch.jit.script(nn.Linear(8, 2))), torch.randn(2, 3)
+    with pytest.raises(TypeError, match=r"'1' is a TorchScript module.*script the result"):
+        prunelab.shrink(model, given, sparsity=0.5)
+    with pytest.raises(TypeError, match=r"the model is a TorchScript module"):
+        prunelab.shrink(torch.jit.script(nn.Linear(3, 8)), given, sparsity=0.5)
+
+
 def test_a_network_that_counts_its_channels() -> None:
     """What it computes depends on how many there are: kept, with a reason, or refused; never silently wrong."""
 
