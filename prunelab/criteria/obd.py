@@ -20,7 +20,7 @@ class OBD(Criterion):
     """The rise of the loss when a unit is removed, to second order at a minimum: sum of h · w² / 2 over its members.
 
     h is the diagonal of the loss's Hessian, ∂²L/∂w². The saliency h · w² / 2 takes the gradient for zero (the network
-    is trained), and the terms off the diagonal too, so that those of a unit's members add up (LeCun et al. 1989).
+    is trained), and the terms off the diagonal too, so that those of a unit's members add up (LeCun et al. 1990).
     Where a diagonal is negative, the loss is expected to fall and the unit goes first. In the loss's unit.
 
     >>> import prunelab

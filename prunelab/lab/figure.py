@@ -80,10 +80,7 @@ class Picture(Figure):
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         png, (width, height) = to_png(self)
-        shown = img(png, self.prunelab_alt, width, height)
-        if self.prunelab_caption:
-            caption = f"<figcaption>{html.escape(self.prunelab_caption)}</figcaption>"
-            shown = f'<figure class="prunelab-figure-captioned" style="margin:0">{shown}{caption}</figure>'
+        shown = captioned(img(png, self.prunelab_alt, width, height), self.prunelab_caption)
         # HTML first, because only it carries the alt text into a page; the bare PNG is for LaTeX and plain viewers.
         bundle = {
             "text/html": shown,
@@ -91,6 +88,14 @@ class Picture(Figure):
             "text/plain": f"[figure: {self.prunelab_alt}]",
         }
         return bundle, {"image/png": {"width": width, "height": height, "alt": self.prunelab_alt}}
+
+
+def captioned(shown: str, caption: str) -> str:
+    """HTML with a caption below it, where there is one."""
+    if not caption:
+        return shown
+    words = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f'<figure class="prunelab-figure-captioned" style="margin:0">{shown}{words}</figure>'
 
 
 def picture(height: float, *, alt: str, layout: str = "constrained") -> Picture:

@@ -95,7 +95,7 @@ def shrink(
     True
 
     Args:
-        model: any module that `copy.deepcopy` copies. It is not changed.
+        model: any module that `copy.deepcopy` copies. It is not changed; no other thread may run it meanwhile.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, as in use: what never runs on
             them is not followed.
         sparsity: the fraction of the channels (or heads) of every coupled group to remove, from 0 to 1, rounded; at

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from prunelab.lab import explore, plots
 from prunelab.lab.exploration import LiveExploration, StaticExploration, static
+from prunelab.lab.figure import Picture, picture
 
 A, B, C = [1, 2, 3], {"ten": 10, "twenty": 20}, ["x", "y", "z", "w"]
 
@@ -229,6 +230,20 @@ def test_alt_text_names_a_table_for_screen_readers() -> None:
 def test_an_alt_function_must_return_text() -> None:
     with pytest.raises(TypeError, match=r"alt\(\) returned a int"):
         frozen(bare, a=A, alt=lambda a: a)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_picture_keeps_its_caption(live: bool) -> None:
+    def draw(a: int) -> Picture:
+        return picture(1.0, alt=f"at {a}").captioned(f"look at < {a}")
+
+    view = explore(draw, a=A, live=live)
+    if isinstance(view, LiveExploration):
+        view.sliders["a"].index = 1
+        shown = view.result.value
+    else:
+        shown = dict(follow(view))[(1,)]
+    assert "<figcaption>look at &lt; 2</figcaption>" in shown
 
 
 def test_pyplot_figures_are_closed() -> None:

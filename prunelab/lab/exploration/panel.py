@@ -12,7 +12,7 @@ from typing import Any
 
 from prunelab.lab.exploration.grid import Grid, State
 from prunelab.lab.extras import lab_extra
-from prunelab.lab.figure import img, shrink_png, to_png
+from prunelab.lab.figure import captioned, img, shrink_png, to_png
 
 with lab_extra():
     from matplotlib.figure import Figure
@@ -91,7 +91,8 @@ def _figure(figure: Figure, alt: str) -> Panel:
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         pyplot.close(figure)  # else a notebook shows it a second time, and a loop keeps them all in memory
-    return Panel(img(png, alt, width, height), img(small, alt, small_width, small_height), alt)
+    shown = captioned(img(png, alt, width, height), getattr(figure, "prunelab_caption", ""))
+    return Panel(shown, img(small, alt, small_width, small_height), alt)
 
 
 def _text_or_html(result: Any, alt: str, printed: str) -> Panel:
