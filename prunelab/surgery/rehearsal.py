@@ -102,17 +102,19 @@ def rehearse_shapes(
 @contextmanager
 def _weightless(anatomy: Anatomy) -> Iterator[None]:
     """Inside, a model's parameters and buffers are on the meta device: shapes without values."""
-    tables = [table for module in anatomy.modules.values() for table in (module._parameters, module._buffers)]
+    tables: list[Any] = [
+        table for module in anatomy.modules.values() for table in (module._parameters, module._buffers)
+    ]
     held = [dict(table) for table in tables]
     metas = {id(t): t.detach().to("meta") for table in held for t in table.values() if t is not None}
     try:
         for table in tables:
-            table.update((name, metas[id(tensor)]) for name, tensor in table.items() if tensor is not None)  # type: ignore[misc]
+            table.update({name: metas[id(tensor)] for name, tensor in table.items() if tensor is not None})
         yield
     finally:
         for table, before in zip(tables, held, strict=True):
             table.clear()
-            table.update(before)  # type: ignore[arg-type]
+            table.update(before)
 
 
 def rehearse(
