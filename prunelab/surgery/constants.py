@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunelab.anatomy import Anatomy
+from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.labels import varying
 
 Numbers: TypeAlias = NDArray[np.float64]  # NaN where a position holds no known constant
 
@@ -51,14 +52,20 @@ class Constants:
                 found[other.units[~same]] = True
         return found & gone
 
-    def biases(self, anatomy: Anatomy, folded: NDArray[np.bool_]) -> dict[str, tuple[float, ...]]:
-        """{bias: what the `folded` units (units,) contributed to the layer, one number an output}."""
-        tensors, found = anatomy.tensors, {}
+    def biases(
+        self, coupling: Coupling, folded: NDArray[np.bool_], gone: NDArray[np.bool_]
+    ) -> dict[str, tuple[float, ...]]:
+        """{bias: what the `folded` units (units,) contributed to the layer, one number an output}; 0 for outputs that
+        are `gone` themselves, where that is plain."""
+        anatomy, found = coupling.anatomy, {}
         for weight, group in self._by_weight().items():
             read = group[0]
             values = np.where(folded[read.units], read.values, 0.0)
             if weight and values.any():
-                added = _contribution(anatomy.modules[weight.rpartition(".")[0]], tensors[weight], values)
+                label = next((f for f in coupling.tensors[weight] if varying(f) == (0,)), None)
+                left = None if label is None else ~gone[coupling.solution.unit_of[label.ravel()]]
+                module = anatomy.modules[weight.rpartition(".")[0]]
+                added = _contribution(module, anatomy.tensors[weight], values, left)
                 found[bias_name(weight)] = tuple(added.tolist())
         return found
 
@@ -74,19 +81,23 @@ def bias_name(weight: str) -> str:
     return f"{weight.rpartition('.')[0]}.bias".lstrip(".")
 
 
-def _contribution(module: nn.Module, weight: Tensor, values: Numbers) -> Numbers:
-    """Σ over inputs of weight · value, (outputs,). Linear (O, I), Conv (O, I/g, ...), or (I, O) of another module."""
+def _contribution(module: nn.Module, weight: Tensor, values: Numbers, left: NDArray[np.bool_] | None) -> Numbers:
+    """Σ over inputs of weight · value, (outputs,). Linear (O, I), Conv (O, I/g, ...), or (I, O) of another module.
+
+    Only rows that are `left` (O,) are added up, where that is told.
+    """
     inputs = torch.from_numpy(np.flatnonzero(values)).to(weight.device)
     some = torch.from_numpy(values).to(weight.device)[inputs]
     matrix, groups = weight.detach(), getattr(module, "groups", 1)
     if matrix.dim() == 2 and not isinstance(module, nn.Linear):
         added = some @ matrix.index_select(0, inputs).double()
     elif groups == 1:
-        read = matrix.index_select(1, inputs).double()  # (O, inputs, ...): only what has a constant
-        summed = read.reshape(read.shape[:2]) if read[:1, :1].numel() == 1 else read.flatten(2).sum(-1)
-        added = summed @ some
+        rows = torch.from_numpy(np.flatnonzero(np.ones(len(matrix), bool) if left is None else left)).to(weight.device)
+        read = matrix.index_select(0, rows).index_select(1, inputs).double()  # (rows, inputs, ...)
+        summed = read.reshape(read.shape[:2]) if matrix[:1, :1].numel() == 1 else read.flatten(2).sum(-1)
+        added = summed.new_zeros(len(matrix)).index_copy_(0, rows, summed @ some)
     else:
         summed = matrix.double().reshape(*matrix.shape[:2], -1).sum(-1)  # (O, I/g)
-        rows = torch.from_numpy(values).to(weight.device).reshape(groups, -1)
-        added = (summed * rows.repeat_interleave(matrix.shape[0] // groups, 0)).sum(1)
+        constants = torch.from_numpy(values).to(weight.device).reshape(groups, -1)
+        added = (summed * constants.repeat_interleave(matrix.shape[0] // groups, 0)).sum(1)
     return added.cpu().numpy()

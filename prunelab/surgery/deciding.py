@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunelab.anatomy import Anatomy
 from prunelab.surgery.building import Chosen, Keep, added_biases
 from prunelab.surgery.choose import Limits, choose, settle
 from prunelab.surgery.constants import Constants
@@ -106,7 +105,7 @@ def by_zeros(asked: Asked) -> Callable[[Coupling], Chosen]:
             held |= back & unmade
             settled = settle(coupling, _limited(coupling, keep | back, asked.limits), np.zeros(keep.size))
             if (settled == keep).all():
-                return _chosen(coupling.anatomy, found, ~keep, stuck, held)
+                return _chosen(coupling, found, ~keep, stuck, held)
             keep = settled
 
     return decide
@@ -148,13 +147,13 @@ def with_constants(coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
         found = find_constants(coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
         stuck = found.unfoldable(gone)
         if asked.constants == "zero" or not stuck.any():
-            return _chosen(coupling.anatomy, found, gone, stuck, held)
+            return _chosen(coupling, found, gone, stuck, held)
         held |= stuck
         keep = settle(coupling, keep | stuck, asked.scores)
 
 
 def _chosen(
-    anatomy: Anatomy,
+    coupling: Coupling,
     found: Constants,
     gone: NDArray[np.bool_],
     stuck: NDArray[np.bool_],
@@ -172,4 +171,4 @@ def _chosen(
             f"{np.count_nonzero(held)} units without weights stay, because their constants {why}; constants='zero' "
             "removes them"
         )
-    return Chosen(~gone, found.biases(anatomy, gone & ~stuck), tuple(notes))
+    return Chosen(~gone, found.biases(coupling, gone & ~stuck, gone), tuple(notes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ _KNOWN = (
     _ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
     nn.PReLU, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
 )  # fmt: skip
+_NO_NUMBERS = frozenset({bool, str, float, type(None), dict, OrderedDict, set})  # most attributes of most modules
 Sizes = list[tuple[int, int]]  # (size before, size after) of one operation's arguments
 
 
@@ -119,6 +120,8 @@ def _integers(module: nn.Module) -> list[tuple[str, int]]:
         return []
     found: list[tuple[str, int]] = []
     for name, value in vars(module).items():
+        if type(value) in _NO_NUMBERS:
+            continue
         if _is_number(value):
             found.append((name, value))
         elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
