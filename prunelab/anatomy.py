@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_PLAIN = frozenset({bool, int, float, str, type(None)})
+PLAIN = frozenset({bool, int, float, str, type(None)})  # the types of most attributes and arguments
 INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 
 
@@ -77,9 +77,9 @@ class Anatomy:
         for path, module in self.modules.items():
             for name, value in vars(module).items():
                 # The types first, and sizes without a closer look: a network has tens of thousands of such attributes.
-                if type(value) in _PLAIN or name in INTERNAL or name == "_flat_weights":
+                if type(value) in PLAIN or name in INTERNAL or name == "_flat_weights":
                     continue
-                if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
+                if type(value) is tuple and PLAIN.issuperset(map(type, value)):
                     continue
                 if isinstance(value, Tensor | list | tuple | dict):
                     found.update(_held(f"{path}.{name}".lstrip("."), value))

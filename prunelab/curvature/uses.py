@@ -133,7 +133,7 @@ class Squares:
             few, read = columns[start : start + FEW], inputs[start : start + FEW]
             factors = few.permute(1, 2, 0), read.square().transpose(0, 1)  # (g, O, n), (g, n, I)
             if name in totals:
-                totals[name].view(*columns.shape[1:], -1).baddbmm_(*factors)
+                totals[name].view(*columns.shape[1:], inputs.shape[-1]).baddbmm_(*factors)
             else:
                 totals[name] = torch.bmm(*factors).flatten()
 

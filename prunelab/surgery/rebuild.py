@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from prunelab.anatomy import Anatomy
+from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
 
 _CONTAINERS = frozenset({dict, OrderedDict, set, list})
-_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 def copied(anatomy: Anatomy, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -55,7 +54,7 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     state: dict[str, Any] = {}
     for name, value in vars(module).items():
         sort = type(value)
-        if sort in _ATOMS:
+        if sort in PLAIN:
             state[name] = value
         elif sort in _CONTAINERS and not value and id(value) not in memo:  # hooks: a dozen a module
             state[name] = memo[id(value)] = sort()
@@ -67,11 +66,11 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
-    if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+    if kind in PLAIN or (kind is tuple and PLAIN.issuperset(map(type, value))):
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if kind is dict and _ATOMS.issuperset(map(type, value)):
+    if kind is dict and PLAIN.issuperset(map(type, value)):
         memo[id(value)] = table = dict[Any, Any]()
         for key, item in value.items():
             table[key] = _copied_value(item, memo)

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from prunelab.anatomy import PLAIN
+
 T = TypeVar("T")
-_PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,6 @@ def all_of(kind: type[T], nested: Any) -> Iterator[T]:
     elif isinstance(nested, tuple | list):
         for item in nested:
             yield from all_of(kind, item)
-    elif type(nested) not in _PLAIN and isinstance(nested, Mapping):  # asking for a Mapping takes long
+    elif type(nested) not in PLAIN and isinstance(nested, Mapping):  # asking for a Mapping takes long
         for item in nested.values():
             yield from all_of(kind, item)

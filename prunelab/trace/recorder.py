@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunelab.anatomy import Anatomy
+from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
@@ -23,7 +23,6 @@ from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
-_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 def trace(
@@ -157,7 +156,7 @@ class Recorder(TorchDispatchMode):
         """Run one operation and write it down; what it returned."""
         read: list[Value] = []
         described = (
-            tuple([item if type(item) in _ATOMS else self._describe(item, read) for item in args]),
+            tuple([item if type(item) in PLAIN else self._describe(item, read) for item in args]),
             {key: self._describe(item, read) for key, item in kwargs.items()} if kwargs else {},
         )
         source = self._source_of(read)  # before the operation, which may overwrite what it reads
@@ -175,13 +174,13 @@ class Recorder(TorchDispatchMode):
     def _describe(self, item: Any, values: list[Value]) -> Any:
         """`item` as data: tensors as values, which are added to `values`, lists as tuples, unknown objects as the name
         of their type."""
-        if type(item) in _ATOMS:  # most arguments are; this runs for every operation
+        if type(item) in PLAIN:  # most arguments are; this runs for every operation
             return item
         if isinstance(item, Tensor):
             values.append(self.value(item))
             return values[-1]
         if isinstance(item, tuple | list):
-            if _ATOMS.issuperset(map(type, item)):
+            if PLAIN.issuperset(map(type, item)):
                 return tuple(item)
             return tuple([self._describe(i, values) for i in item])
         if isinstance(item, dict):
