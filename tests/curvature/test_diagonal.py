@@ -700,3 +700,29 @@ def test_any_symmetric_matrices_as_signed_columns(size: int, rank: int, signs: b
     weighted = columns if found is None else columns * found[..., None]
     scale = float(matrices.abs().max()) + 1e-300 if rank else 1.0
     torch.testing.assert_close(torch.einsum("cni,cnj->nij", weighted, columns), matrices, atol=1e-13 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "indefinite"])
+def test_columns_squared_one_by_one_give_what_all_at_once_do(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    batches = [(torch.randn(n, 4).double(), torch.randint(3, (n,))) for n in (6, 2)]
+
+    def indefinite(outputs: Tensor, _: Tensor) -> Tensor:
+        return (outputs[:, 0] * outputs[:, 1] - outputs[:, 2].square()).mean()
+
+    function = F.cross_entropy if loss == "cross-entropy" else indefinite
+    at_once = hessian_diagonal(model, batches, function)
+    monkeypatch.setattr("prunelab.curvature.uses.SMALL", 0)
+    for name, values in hessian_diagonal(model, batches, function).items():
+        torch.testing.assert_close(values, at_once[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 2), (3, 0, 2)])
+def test_layers_of_no_width_in_several_batches(sizes: tuple[int, int, int]) -> None:
+    first, middle, last = sizes
+    with warnings.catch_warnings(action="ignore"):  # of initialising nothing
+        model = nn.Sequential(nn.Linear(first, middle), nn.ReLU(), nn.Linear(middle, last))
+    batches = [(torch.randn(4, first), torch.randint(2, (4,))) for _ in range(2)]
+    found = hessian_diagonal(model, batches, F.cross_entropy)
+    assert {name: values.shape for name, values in found.items()} == {n: p.shape for n, p in model.named_parameters()}
