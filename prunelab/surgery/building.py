@@ -125,9 +125,12 @@ def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None)
 def _slices(coupling: Coupling, keep: Keep) -> dict[str, Slices]:
     slices: dict[str, Slices] = {}
     known: dict[bytes, tuple[int, ...]] = {}
+    alike: dict[Any, Slices | None] = {}  # tensors of one layer may have their labels in common
     for name, labels in coupling.tensors.items():
-        cut = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels], known)
-        if cut is not None:
+        key = id(labels), coupling.shapes[name]
+        if key not in alike:
+            alike[key] = slices_of(coupling.shapes[name], [coupling.kept(label, keep) for label in labels], known)
+        if (cut := alike[key]) is not None:
             slices[name] = cut
     return slices
 

@@ -18,7 +18,7 @@ from prunelab.surgery.ledger import Solution, Verdict
 from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.targets import unwrap
-from prunelab.trace import map_tensors, trace
+from prunelab.trace import map_tensors, tensors_in, trace
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,15 @@ def couple(
 
     `exclude` are names of parameters: the channels that they make stay. With `exact=False` channels may go although
     the network then computes something else (the widths under a LayerNorm, single dimensions of a head). `also` are
-    further inputs, on which the model may take other paths through its code.
+    further inputs, on which the model may take other paths through its code. Raises ValueError for inputs without a
+    single element.
     """
+    given = tensors_in(example_inputs)
+    if given and not any(tensor.numel() for tensor in given):
+        raise ValueError(
+            f"example_inputs have no elements (a tensor of shape {tuple(given[0].shape)}), so nothing shows which "
+            "channels go together; give at least one example"
+        )
     model = unwrap(model)
     anatomy = Anatomy(model)
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
@@ -136,15 +143,14 @@ def couple(
             if trained & other.read - follower.used:
                 followed.append(follower.follow(other))
     for name in exclude:
-        for label in follower.tensors.get(name, ()):
+        for label in follower.tensor(name) if name in follower.shapes else ():
             own = label[follower.ledger.is_made(label)]
             follower.ledger.freeze(own, Verdict("it is excluded", name))
-    unused = tuple(name for name in follower.tensors if name not in follower.used and name in trained)
+    unused = tuple(name for name in follower.shapes if name not in follower.used and name in trained)
+    tensors = {name: follower.tensor(name) for name in follower.shapes}
     solution = follower.ledger.solve()
     made, read = follower.ledger.made_channels(), follower.ledger.read_channels()
-    plain = Coupling(
-        anatomy, solution, follower.tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read
-    )
+    plain = Coupling(anatomy, solution, tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
     return _grouped(plain, made, exact)
 
 
@@ -158,20 +164,25 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
     """Units with slices in the same places form a group."""
     solution, count = coupling.solution, coupling.solution.why.size
     places = [(name, label) for name, labels in coupling.tensors.items() for label in labels]
-    channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for _, label in places)])  # of all places
-    units_at, place = solution.unit_of[channels], np.repeat(np.arange(len(places)), [f.size for _, f in places])
+    sharing: dict[int, list[int]] = {}  # the places of one label: tensors of one layer may have it in common
+    for i, (_, label) in enumerate(places):
+        sharing.setdefault(id(label), []).append(i)
+    distinct = [places[shared[0]][1] for shared in sharing.values()]
+    channels = np.concatenate([np.zeros(0, np.int64), *(label.ravel() for label in distinct)])
+    units_at, which = solution.unit_of[channels], np.repeat(np.arange(len(distinct)), [f.size for f in distinct])
     # Equal exactly where the slices are, up to a chance of 1 in 2⁶².
-    draw = np.random.default_rng(0).integers(1, 2**62, size=len(places), dtype=np.int64)
+    draw = np.random.default_rng(0).integers(1, 2**62, size=len(distinct), dtype=np.int64)
     signature = np.zeros(count, np.int64)
-    np.add.at(signature, units_at, draw[place])  # modulo 2⁶⁴
+    np.add.at(signature, units_at, draw[which])  # modulo 2⁶⁴
     free = solution.free(exact)
     alike = _alike(np.flatnonzero(solution.made), signature, free)
     first_of = np.zeros(count, bool)
     first_of[[units[0] for units in alike]] = True
     shown = first_of[units_at]
-    at = _places(units_at[shown], place[shown])
+    of_label = list(sharing.values())
+    at = _places(units_at[shown], which[shown], of_label)
     shown &= made[channels]
-    making = _places(units_at[shown], place[shown])
+    making = _places(units_at[shown], which[shown], of_label)
     found = [
         _group(coupling, places, units, at[int(units[0])], making[int(units[0])], bool(free[units[0]]))
         for units in alike
@@ -184,13 +195,15 @@ def _grouped(coupling: Coupling, made: NDArray[np.bool_], exact: bool) -> Coupli
     )
 
 
-def _places(units: NDArray[np.int64], places: NDArray[np.int64]) -> dict[int, list[int]]:
-    """{unit: the places where it lies, in their order, each once}."""
+def _places(
+    units: NDArray[np.int64], labels: NDArray[np.int64], of_label: Sequence[Sequence[int]]
+) -> dict[int, list[int]]:
+    """{unit: the places where it lies, in their order, each once}, from the numbers of the labels in which it lies."""
     found: dict[int, list[int]] = {}
-    several = places.max(initial=0) + 1
-    for pair in np.unique(units * several + places).tolist():
-        found.setdefault(pair // several, []).append(pair % several)
-    return found
+    several = len(of_label)
+    for pair in np.unique(units * several + labels).tolist():
+        found.setdefault(pair // several, []).extend(of_label[pair % several])
+    return {unit: sorted(places) for unit, places in found.items()}
 
 
 def _alike(units: NDArray[np.int64], signature: NDArray[np.int64], free: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
@@ -207,8 +220,9 @@ def _group(
     at: Sequence[int],
     makers: Sequence[int],
     removable: bool,
-) -> tuple[int, Group]:
-    """The group of some units whose slices lie `at` these places, and the first of its `makers`."""
+) -> tuple[tuple[int, int], Group]:
+    """The group of some units whose slices lie `at` these places, and where it starts: the first of its `makers`, and
+    which of that one's channels."""
     solution = coupling.solution
     flat = solution.unit_of[places[makers[0]][1]].ravel()
     member = np.zeros(solution.why.size, bool)
@@ -224,4 +238,4 @@ def _group(
         channels=mine.size,
         why=None if removable else solution.verdicts[solution.why[units[0]]],
     )
-    return makers[0], group
+    return (makers[0], int(np.argmax(member[flat]))), group

@@ -135,7 +135,7 @@ def _zero_channels(coupling: Coupling, tensors: dict[str, Tensor]) -> NDArray[np
             present = nonzero.any(axis=others, keepdims=True) if others else nonzero
             alive[label[present]] = True
             mine = np.unique(label)
-            zero[mine] = ~alive[mine]
+            zero[mine] |= ~alive[mine]  # several tensors of one layer may have the same channels
     return zero
 
 

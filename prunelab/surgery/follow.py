@@ -35,13 +35,13 @@ class Followed:
 class Follower:
     """The labels of every tensor of a trace, and the ledger that the rules write to.
 
-    `tensors` are the labels of parameters and buffers, by name: they outlive one trace, so that a second one (in
-    training mode) adds to what the first one found.
+    The labels of parameters and buffers, by name, outlive one trace, so that a second one (in training mode) adds to
+    what the first one found. Their channels are numbered when they are first asked for.
     """
 
     def __init__(self, rules: Mapping[str, Rule], otherwise: Rule) -> None:
         self.ledger = Ledger()
-        self.tensors: dict[str, list[Label]] = {}
+        self._tensors: dict[str, list[Label]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.used: set[str] = set()
         self._read: set[str] = set()  # by operations before the present one
@@ -59,11 +59,8 @@ class Follower:
         """Apply the rule of each operation in turn. What leaves the network keeps its size."""
         self._labels, self._zero, self._pure, self._elastic, self.names = {}, set(), set(), {}, {}
         for name, value in (*trace.parameters.items(), *trace.buffers.items()):
-            if name not in self.tensors:
-                self.tensors[name] = self.fresh(value.shape)
-                self.shapes[name] = value.shape
+            self.shapes.setdefault(name, value.shape)
             self.names[value.id] = name
-            self._labels[value.id] = self.tensors[name]
             self._zero.add(value.id)
             self._pure.add(value.id)
         followed = Followed(trace, names=dict(self.names))
@@ -101,7 +98,19 @@ class Follower:
 
     def of(self, value: Value | None) -> list[Label]:
         """The labels of a value; none for one that never was seen."""
-        return [] if value is None else self._labels.get(value.id, [])
+        if value is None:
+            return []
+        labels = self._labels.get(value.id)
+        if labels is None:
+            name = self.names.get(value.id)
+            labels = self._labels[value.id] = [] if name is None else self.tensor(name)
+        return labels
+
+    def tensor(self, name: str) -> list[Label]:
+        """The labels of a parameter or buffer."""
+        if name not in self._tensors:
+            self._tensors[name] = self.fresh(self.shapes[name])
+        return self._tensors[name]
 
     def set(
         self,
@@ -121,14 +130,16 @@ class Follower:
         pure = of is not None and len(of) > 0 and all(v.id in self._pure for v in of)
         (self._pure.add if pure else self._pure.discard)(value.id)
 
-    def untouched(self, name: str, value: Value) -> bool:
+    def untouched(self, value: Value) -> bool:
         """Whether this is the first operation that reads the parameter, so that nobody knows its channels yet."""
         assert self.op is not None
-        return name not in self._read and [v.id for v in self.op.inputs].count(value.id) == 1
+        name = self.names.get(value.id)
+        once = name is not None and name not in self._read
+        return once and [v.id for v in self.op.inputs].count(value.id) == 1
 
     def set_weight(self, value: Value, labels: list[Label]) -> None:
         """Give a parameter that no operation has read yet other channels."""
-        self._labels[value.id] = self.tensors[self.names[value.id]] = labels
+        self._labels[value.id] = self._tensors[self.names[value.id]] = labels
 
     def extent(self, value: Value) -> list[int]:
         """The shape, of size 1 where the value repeats itself as far as it is asked to."""

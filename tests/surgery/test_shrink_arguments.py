@@ -111,11 +111,12 @@ def test_what_is_no_module(model: Any) -> None:
         (None, TypeError, "example_inputs.*None"),
         ((), TypeError, "argument"),
         ({"image": torch.zeros(2, 3, 6, 6)}, TypeError, "image"),
+        (torch.zeros(0, 3, 6, 6), ValueError, r"no elements.*\(0, 3, 6, 6\).*at least one"),
         (torch.zeros(2, 3, 7, 7), RuntimeError, "shapes"),
         (torch.zeros(2, 4, 6, 6), RuntimeError, "channels"),
         (torch.zeros(2, 3, 6, 6, dtype=torch.int64), RuntimeError, "type"),
     ],
-    ids=["text", "none", "empty", "keyword", "size", "channels", "type"],
+    ids=["text", "none", "empty", "keyword", "no elements", "size", "channels", "type"],
 )
 def test_inputs_that_do_not_fit(inputs: Any, kind: type[Exception], words: str) -> None:
     model = network()

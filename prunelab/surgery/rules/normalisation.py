@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunelab.surgery.follow import Follower, Rule, arguments
-from prunelab.surgery.labels import spread, varying
+from prunelab.surgery.labels import Label, spread, varying
 from prunelab.trace import Op, Value
 
 
 def _affine(run: Follower, x: Value, parts: Sequence[Value | None], dim: int) -> None:
     """Per-channel scales, shifts and statistics (C,) go with the channels of `x` along `dim`."""
     ids = run.along(x, dim)
+    shared: list[Label] = []
     for part in parts:
-        if part is not None and x.shape[dim] > 1:
-            run.same(ids, run.along(part, 0), "it is scaled or shifted by a tensor that cannot shrink with it")
+        if part is None or x.shape[dim] == 1:
+            continue
+        if shared and run.untouched(part):
+            run.set_weight(part, shared)  # one row of channels for all that one layer holds: a quarter of the ties
+            continue
+        if run.untouched(part):
+            shared = run.of(part)
+        run.same(ids, run.along(part, 0), "it is scaled or shifted by a tensor that cannot shrink with it")
 
 
 def batch_norm(run: Follower, op: Op) -> None:

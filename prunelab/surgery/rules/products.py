@@ -205,8 +205,7 @@ def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> La
     for label in run.of(weight):
         if label.shape[dim] == size and label.shape[0] > 1:  # already told apart, by an earlier call
             return label.reshape(weight.shape[0], size)[:: weight.shape[0] // groups].ravel()
-    name = run.names.get(weight.id)
-    if name is not None and run.untouched(name, weight):
+    if run.untouched(weight):
         fresh = run.ledger.new(groups * size).reshape(groups, size)
         rows = np.repeat(fresh, weight.shape[0] // groups, axis=0)
         shape = (weight.shape[0], size, *[1] * (len(weight.shape) - 2))
