@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunelab.memory import memory_of
+
 PLAIN = frozenset({bool, int, float, str, type(None)})  # the types of most attributes and arguments
 INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 
@@ -87,6 +89,11 @@ class Anatomy:
             return found
         known = {id(tensor) for tensor in (*self.parameters.values(), *self.buffers.values())}
         return {name: tensor for name, tensor in found.items() if id(tensor) not in known}
+
+    @cached_property
+    def memory(self) -> dict[int, tuple[Any, ...]]:
+        """{id of a parameter or buffer: `memory_of` it}."""
+        return {id(tensor): memory_of(tensor) for tensor in (*self.parameters.values(), *self.buffers.values())}
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 
 def memory_of(tensor: Tensor) -> tuple[Any, ...]:
@@ -14,7 +14,7 @@ def memory_of(tensor: Tensor) -> tuple[Any, ...]:
 
     Tensors that leave gaps in their memory or repeat it (slices with steps, expanded ones) share it with their like.
     """
-    if tensor.layout != torch.strided or isinstance(tensor, UninitializedParameter):
+    if tensor.layout != torch.strided or is_lazy(tensor):
         return (id(tensor),)
     place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.numel())
     return place if tensor.is_contiguous() or _is_dense(tensor) else (*place, tensor.shape, tensor.stride())

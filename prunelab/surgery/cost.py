@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunelab.anatomy import PLAIN
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.trace import Value
@@ -42,7 +43,7 @@ def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
 def _smaller(item: Any, factors: dict[int, list[Label]], coupling: Coupling, keep: NDArray[np.bool_]) -> Any:
     if isinstance(item, Value):
         return _Sized(coupling.shape_after(item.shape, factors.get(item.id, ()), keep) or item.shape)
-    if isinstance(item, tuple):
+    if isinstance(item, tuple) and not PLAIN.issuperset(map(type, item)):
         return tuple(_smaller(i, factors, coupling, keep) for i in item)
     return item
 

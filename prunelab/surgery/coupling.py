@@ -18,7 +18,8 @@ from prunelab.surgery.ledger import Solution, Verdict
 from prunelab.surgery.rules import RULES
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.targets import unwrap
-from prunelab.trace import map_tensors, tensors_in, trace
+from prunelab.trace import map_tensors, tensors_in
+from prunelab.trace.recorder import trace_of
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,17 @@ def couple(
             f"example_inputs have no elements (a tensor of shape {tuple(given[0].shape)}), so nothing shows which "
             "channels go together; give at least one example"
         )
-    model = unwrap(model)
-    anatomy = Anatomy(model)
+    anatomy = Anatomy(unwrap(model))
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
     follower = Follower(RULES, otherwise)
-    followed = [follower.follow(trace(model, example_inputs, unfused=unfused))]
-    followed += [follower.follow(trace(model, inputs, unfused=unfused)) for inputs in also]
+    followed = [follower.follow(trace_of(anatomy, example_inputs, unfused=unfused))]
+    followed += [follower.follow(trace_of(anatomy, inputs, unfused=unfused)) for inputs in also]
     trained = anatomy.parameters.keys()
     if trained - follower.used:  # a layer that runs in training only
-        followed.append(follower.follow(trace(model, example_inputs, unfused=unfused, training=True)))
+        followed.append(follower.follow(trace_of(anatomy, example_inputs, unfused=unfused, training=True)))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
         with suppress(Exception):  # inputs that the model does not take
-            other = trace(model, inputs, unfused=unfused)
+            other = trace_of(anatomy, inputs, unfused=unfused)
             if trained & other.read - follower.used:
                 followed.append(follower.follow(other))
     for name in exclude:

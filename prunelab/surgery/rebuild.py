@@ -30,7 +30,7 @@ def copied(anatomy: Anatomy, replaced: Mapping[str, Tensor] | None = None) -> nn
     model, tensors, replaced = anatomy.model, anatomy.tensors, replaced or {}
     by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
     for tensor in (*anatomy.parameters.values(), *anatomy.buffers.values()):
-        if (value := by_memory.get(memory_of(tensor))) is not None:
+        if (value := by_memory.get(anatomy.memory[id(tensor)])) is not None:
             memo[id(tensor)] = value
     memo.update((id(tensors[name]), value) for name, value in replaced.items())
     try:
@@ -75,7 +75,28 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
         for key, item in value.items():
             table[key] = _copied_value(item, memo)
         return table
+    if kind is Tensor:
+        return _copied_tensor(value, memo)
     return _copied(value, memo) if isinstance(value, nn.Module) else copy.deepcopy(value, memo)
+
+
+def _copied_tensor(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """`copy.deepcopy(tensor, memo)`; at once where it has its memory for itself, as the counters of normalisations."""
+    storages: dict[int, Any] = memo.setdefault("torch", {})  # type: ignore[call-overload]  # as PyTorch does
+    own = _owns_its_storage(tensor) and not (tensor.requires_grad or vars(tensor))
+    if not own or tensor.untyped_storage()._cdata in storages:
+        copied_: Tensor = copy.deepcopy(tensor, memo)
+        return copied_
+    memo[id(tensor)] = made = tensor.clone()
+    storages[tensor.untyped_storage()._cdata] = made.untyped_storage()
+    return made
+
+
+def _owns_its_storage(tensor: Tensor) -> bool:
+    """Whether the storage is these elements and nothing else, as they are."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_conj() or tensor.is_neg():
+        return False
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() > 0
 
 
 @cache
@@ -116,10 +137,10 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     """Bring the numbers of PyTorch's own modules (`out_channels`, `num_features`, `groups`, ...) into line."""
     anatomy, first = Anatomy(model), dict[Any, str]()
     for name, tensor in anatomy.every_parameter():
-        first.setdefault(memory_of(tensor), name)
+        first.setdefault(anatomy.memory[id(tensor)], name)
     for module in anatomy.modules.values():
         weight = module._parameters.get("weight")
-        cut = None if weight is None else slices.get(first[memory_of(weight)])
+        cut = None if weight is None else slices.get(first[anatomy.memory[id(weight)]])
         if isinstance(module, _ConvNd):
             if weight is not None and cut is not None:
                 _update_convolution(module, weight, cut)

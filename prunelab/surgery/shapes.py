@@ -17,7 +17,7 @@ def shaped(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    return (x.detach(), x.new_empty(0), x.new_empty(0)) if x.is_meta else None  # `empty_like` takes 50 µs
+    return (x.detach(), _empty(x, [0]), _empty(x, [0])) if x.is_meta else None
 
 
 def _concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
@@ -27,7 +27,7 @@ def _concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     alike = all(t.is_meta and t.dim() == dims and t.dtype == first.dtype for t in tensors)
     if not -dims <= dim < dims or not alike or any(shape != apart[0] for shape in apart):
         return None
-    return first.new_empty((*first.shape[:axis], sum(t.shape[axis] for t in tensors), *first.shape[axis + 1 :]))
+    return _empty(first, [*first.shape[:axis], sum(t.shape[axis] for t in tensors), *first.shape[axis + 1 :]])
 
 
 def _convolved(
@@ -51,7 +51,12 @@ def _convolved(
         (size + 2 * p - d * (k - 1) - 1) // s + 1
         for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     ]
-    return None if min(sizes, default=1) < 1 else x.new_empty((x.shape[0], weight.shape[0], *sizes))
+    return None if min(sizes, default=1) < 1 else _empty(x, [x.shape[0], weight.shape[0], *sizes])
+
+
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """On the meta device `new_empty` takes four times as long, and `empty_like` thirty times."""
+    return torch.empty(shape, dtype=like.dtype, device="meta")
 
 
 _RETURNED: Mapping[Any, Callable[..., Any]] = {

@@ -15,7 +15,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunelab.anatomy import PLAIN, Anatomy
-from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, device_of, results_in, undisturbed
@@ -57,8 +56,19 @@ def trace(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    model = unwrap(model)
-    anatomy = Anatomy(model)
+    return trace_of(Anatomy(unwrap(model)), example_inputs, nonzero, training=training, unfused=unfused)
+
+
+def trace_of(
+    anatomy: Anatomy,
+    example_inputs: Any,
+    nonzero: NonzeroCounter | None = None,
+    *,
+    training: bool = False,
+    unfused: bool = False,
+) -> Trace:
+    """`trace`, of a model that was taken apart already."""
+    model = anatomy.model
     with undisturbed(anatomy, training=training), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
         names, parameters = parameter_names(anatomy), list(anatomy.parameters.values())
@@ -97,7 +107,7 @@ def parameter_names(anatomy: Anatomy) -> dict[int, str]:
     """The first name of each parameter, by the parameter's id. Parameters that share their memory share their name."""
     first: dict[Any, str] = {}
     named = anatomy.every_parameter()
-    return {id(parameter): first.setdefault(memory_of(parameter), name) for name, parameter in named}
+    return {id(parameter): first.setdefault(anatomy.memory[id(parameter)], name) for name, parameter in named}
 
 
 class Recorder(TorchDispatchMode):

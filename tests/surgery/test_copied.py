@@ -72,6 +72,55 @@ def test_other_tensors_take_the_places_of_some() -> None:
     assert made.inner[1].running_mean is mean
 
 
+class Several(nn.Module):
+    """Tensors that share memory, in ways that a copy keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        values, numbers = torch.randn(4, 3), torch.randn(3, dtype=torch.complex64)
+        self.register_buffer("whole", values)
+        self.register_buffer("also_whole", values.detach())
+        self.register_buffer("part", values[1:3])
+        self.register_buffer("turned", values.T)
+        self.register_buffer("bits", values.view(torch.int32))
+        self.register_buffer("negated", numbers.imag)
+        self.register_buffer("conjugated", numbers.conj())
+        self.register_buffer("numbers", numbers)
+        self.register_buffer("count", torch.tensor(7))
+        self.register_buffer("none", torch.zeros(0, 3))
+        self.register_buffer("also_none", torch.zeros(0, 3))
+        self.register_buffer("meta", torch.empty(2, device="meta"))
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.trained = torch.randn(2, requires_grad=True)
+
+
+@pytest.mark.parametrize("first", ["whole", "also_whole", "part", "turned", "bits", "conjugated", "negated", "numbers"])
+def test_buffers_that_share_memory_share_it_in_the_copy(first: str) -> None:
+    """Whichever is copied first; and what has memory of its own has its own."""
+    model = Several()
+    model._buffers = {first: model._buffers[first], **model._buffers}
+    made, expected = copied(Anatomy(model)), copy.deepcopy(model)
+    for name, mine in made.named_buffers():
+        theirs, original = getattr(expected, name), getattr(model, name)
+        assert (mine.dtype, mine.device, mine.layout) == (theirs.dtype, theirs.device, theirs.layout)
+        assert (mine.is_conj(), mine.is_neg()) == (theirs.is_conj(), theirs.is_neg())
+        if not mine.is_meta:
+            assert torch.equal(mine.to_dense(), original.to_dense())
+        if mine.layout == torch.strided:
+            assert mine.stride() == theirs.stride()
+    assert made.trained.requires_grad
+    for copy_ in (made, expected):
+        copy_.whole.zero_()
+        copy_.numbers.zero_()
+    shared = ("also_whole", "part", "turned", "bits", "conjugated", "negated")
+    assert [bool(getattr(made, n).any()) for n in shared] == [bool(getattr(expected, n).any()) for n in shared]
+    assert not made.part.any()
+    assert model.whole.all()
+    assert model.numbers.all()
+    made.count += 1
+    assert model.count == 7
+
+
 class Own(nn.Linear):
     """Says itself how it is copied."""
 
