@@ -173,10 +173,11 @@ class _Following(Held):
                 ids = np.moveaxis(label, dim, -1).reshape(-1, label.shape[dim])[0]
                 numbers = np.where((first == first[:1]).all(0), first[0], np.nan)
             name = self._reader(op, weight, bias, x.shape[dim])
-            exact = (numbers == 0) | (np.isfinite(numbers) & (name != ""))
+            finite = np.isfinite(numbers)
+            exact = (numbers == 0) | (finite & (name != ""))
             if self.some_unread:
                 exact |= self._ignored(weight, ids.size)
-            self.found.reads.append(Read(name, self.units[ids], np.nan_to_num(numbers), exact))
+            self.found.reads.append(Read(name, self.units[ids], np.where(finite, numbers, 0.0), exact))
 
     def _ignored(self, weight: Value, inputs: int) -> NDArray[np.bool_]:
         """(inputs,): which of them only zeros read."""

@@ -41,17 +41,12 @@ class Held:
         name = self.names.get(value.id)
         if name is not None and name in self.tensors:
             held = self.tensors[name].detach()
-            candidates = []
-            if held.dim() <= label.ndim and (held.is_floating_point() or held.numel() == 1):
-                candidates = [held.to("cpu", torch.float64).numpy()]
+            if (held.is_floating_point() or held.numel() == 1) and _fits(held.shape, label):
+                return _spread(held.to("cpu", torch.float64).numpy(), label)
         else:
-            candidates = [numbers for _, numbers in self.numbers.get(value.id, ())]
-        for numbers in candidates:
-            if numbers.shape == label.shape:
-                return numbers
-            lifted = lift(numbers, label.ndim)
-            if lifted.ndim == label.ndim and all(a in (1, b) for a, b in zip(lifted.shape, label.shape, strict=True)):
-                return np.broadcast_to(lifted, label.shape)
+            for _, numbers in self.numbers.get(value.id, ()):
+                if _fits(numbers.shape, label):
+                    return _spread(numbers, label)
         return np.full(label.shape, np.nan)
 
     def interesting(self, labels: Sequence[Label]) -> list[Label]:
@@ -93,6 +88,18 @@ class Held:
                     self.spoil(value, [label])
         for value in op.outputs:
             self.numbers.pop(value.id, None)
+
+
+def _fits(shape: Sequence[int], label: Label) -> bool:
+    """Whether numbers of this shape broadcast to the label's."""
+    if shape == label.shape:
+        return True
+    behind = label.shape[max(label.ndim - len(shape), 0) :]
+    return len(shape) <= label.ndim and all(a in (1, b) for a, b in zip(shape, behind, strict=True))
+
+
+def _spread(numbers: Numbers, label: Label) -> Numbers:
+    return numbers if numbers.shape == label.shape else np.broadcast_to(lift(numbers, label.ndim), label.shape)
 
 
 def with_numbers(item: Any, operands: Mapping[int, Numbers]) -> Any:
