@@ -81,12 +81,15 @@ class Coupling:
         return keep[self.solution.unit_of[label]]
 
     def shape_after(
-        self, shape: Iterable[int], labels: Iterable[Label], keep: NDArray[np.bool_]
+        self, shape: tuple[int, ...], labels: Sequence[Label], keep: NDArray[np.bool_]
     ) -> tuple[int, ...] | None:
         """The shape of a tensor when only the kept units are left; None where what is left fills no box."""
-        labels, sizes = list(labels), list(shape)
+        if not labels:
+            return shape
+        sizes = list(shape)
         along = [varying(label) for label in labels]
-        if sum(map(len, along)) == len({dim for dims in along for dim in dims}):  # each dimension is one label's
+        # Nearly always each dimension is one label's.
+        if len(labels) == 1 or sum(map(len, along)) == len({dim for dims in along for dim in dims}):
             boxes = [(self._box(label, keep), dims) for label, dims in zip(labels, along, strict=True)]
         else:
             boxes = [(extents(stays), dims) for stays, dims in together([self.kept(f, keep) for f in labels])]

@@ -51,6 +51,7 @@ class Follower:
         self._zero: set[int] = set()
         self._pure: set[int] = set()
         self._elastic: dict[int, frozenset[int]] = {}
+        self._tidied: dict[int, Label] = {}  # by their ids: most operations pass on the labels that they got
         self.op: Op | None = None
 
     # --- a trace -------------------------------------------------------------------------------------------------
@@ -125,10 +126,17 @@ class Follower:
         dimensions that it fills by repeating itself, as far as it is asked to."""
         shape = value.shape
         self._elastic[value.id] = frozenset(elastic)
-        self._labels[value.id] = [] if 0 in shape else tidy(labels)
+        self._labels[value.id] = [] if 0 in shape else self._tidy(labels)
         (self._zero.add if zero else self._zero.discard)(value.id)
         pure = of is not None and len(of) > 0 and all(v.id in self._pure for v in of)
         (self._pure.add if pure else self._pure.discard)(value.id)
+
+    def _tidy(self, labels: Iterable[Label]) -> list[Label]:
+        labels = list(labels)
+        if any(self._tidied.get(id(label)) is not label for label in labels):
+            labels = tidy(labels)
+            self._tidied.update((id(label), label) for label in labels)
+        return labels
 
     def untouched(self, value: Value) -> bool:
         """Whether this is the first operation that reads the parameter, so that nobody knows its channels yet."""

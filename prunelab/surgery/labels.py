@@ -44,7 +44,7 @@ def tidy(labels: Iterable[Label]) -> list[Label]:
 
 def lift(label: NDArray[T], dims: int) -> NDArray[T]:
     """With leading dimensions of size 1 up to `dims` dimensions, as broadcasting adds them."""
-    return label.reshape((1,) * (dims - label.ndim) + label.shape)
+    return label if label.ndim == dims else label.reshape((1,) * (dims - label.ndim) + label.shape)
 
 
 def spread(ids: Label, dim: int, dims: int) -> Label:
@@ -97,10 +97,7 @@ def splits(label: Label, old: Sequence[int], new: Sequence[int]) -> list[tuple[i
 
 def concatenate(parts: Sequence[Label | None], sizes: Sequence[int], dim: int, dims: int) -> Label:
     """The label along `dim` of tensors put one behind the other; None stands for positions that cannot go."""
-    others = [1] * dims
-    for part in parts:
-        if part is not None:
-            others = [max(a, b) for a, b in zip(others, part.shape, strict=True)]
+    others = [max(along) for along in zip([1] * dims, *(part.shape for part in parts if part is not None), strict=True)]
     pieces = []
     for part, size in zip(parts, sizes, strict=True):
         shape = (*others[:dim], size, *others[dim + 1 :])
