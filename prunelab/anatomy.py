@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunelab.memory import memory_of
 
-PLAIN = frozenset({bool, int, float, str, type(None)})  # the types of most attributes and arguments
+PLAIN: frozenset[type] = frozenset({bool, int, float, str, type(None)})  # the types of most attributes and arguments
 INTERNAL = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 
 
@@ -94,6 +94,12 @@ class Anatomy:
     def memory(self) -> dict[int, tuple[Any, ...]]:
         """{id of a parameter or buffer: `memory_of` it}."""
         return {id(tensor): memory_of(tensor) for tensor in (*self.parameters.values(), *self.buffers.values())}
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """{id of a parameter: its first name}. Parameters that share their memory share their name."""
+        first: dict[Any, str] = {}
+        return {id(held): first.setdefault(self.memory[id(held)], name) for name, held in self.every_parameter()}
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ from prunelab.evaluate.sizes import Size, stored_sizes
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace import NonzeroCounter, Op, trace
-from prunelab.trace.recorder import parameter_names
 
 if TYPE_CHECKING:
     from prunelab.evaluate.chart import Chart
@@ -215,7 +214,7 @@ def _layers(
     model: nn.Module, ops: Iterable[Op], counter: NonzeroCounter, sizes: Mapping[str, list[Size]]
 ) -> tuple[Layer, ...]:
     """One row for each module with parameters or products; the rows add up to the whole."""
-    names = parameter_names(Anatomy(model))
+    names = Anatomy(model).names
     params: Counter[str] = Counter()
     nonzero: Counter[str] = Counter()
     holders: defaultdict[str, list[str]] = defaultdict(list)  # parameter → the modules that hold it, the first owns it

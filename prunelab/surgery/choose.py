@@ -75,13 +75,13 @@ def settle(coupling: Coupling, keep: NDArray[np.bool_], scores: NDArray[np.float
     It only ever gives back, so it comes to an end.
     """
     keep, changed = keep.copy(), True
+    distinct = {id(label): label for labels in coupling.tensors.values() for label in labels}
     while changed:
         changed = False
         for rows in coupling.solution.balances:
             changed |= _give_back(rows, keep, scores)
-        for labels in coupling.tensors.values():
-            for label in labels:
-                changed |= _whole_again(coupling, label, keep)
+        for label in distinct.values():
+            changed |= _whole_again(coupling, label, keep)
     return keep
 
 

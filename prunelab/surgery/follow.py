@@ -59,9 +59,9 @@ class Follower:
     def follow(self, trace: Trace) -> Followed:
         """Apply the rule of each operation in turn. What leaves the network keeps its size."""
         self._labels, self._zero, self._pure, self._elastic, self.names = {}, set(), set(), {}, {}
-        for name, value in (*trace.parameters.items(), *trace.buffers.items()):
-            self.shapes.setdefault(name, value.shape)
-            self.names[value.id] = name
+        for held, value in (*trace.parameters.items(), *trace.buffers.items()):
+            self.shapes.setdefault(held, value.shape)
+            self.names[value.id] = held
             self._zero.add(value.id)
             self._pure.add(value.id)
         followed = Followed(trace, names=dict(self.names))
@@ -72,14 +72,14 @@ class Follower:
             if number in followed.idle:
                 followed.returned.append(tuple([] for _ in op.outputs))
                 continue
-            if op.name == "aten::slice.Tensor":
+            name = operator(op)
+            if name == "slice":
                 dim = arguments(op)["dim"] % len(op.inputs[0].shape)
                 followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
             self._read |= now
             now = {self.names[value.id] for value in op.inputs if value.id in self.names}
             self.used |= now
-            rule = self._rules.get(operator(op), self._otherwise)
-            rule(self, op)
+            self._rules.get(name, self._otherwise)(self, op)
             if op.products:  # the rule may have told a parameter's channels apart, so only now
                 followed.factors[number] = {value.id: self.of(value) for value in op.inputs}
             followed.returned.append(tuple(self.of(value) for value in op.outputs))

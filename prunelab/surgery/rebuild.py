@@ -135,15 +135,14 @@ def smaller_tensors(anatomy: Anatomy, slices: Mapping[str, Slices], caches: Cont
 
 def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     """Bring the numbers of PyTorch's own modules (`out_channels`, `num_features`, `groups`, ...) into line."""
-    anatomy, first = Anatomy(model), dict[Any, str]()
-    for name, tensor in anatomy.every_parameter():
-        first.setdefault(anatomy.memory[id(tensor)], name)
+    anatomy = Anatomy(model)
+    convolutions = [module for module in anatomy.modules.values() if isinstance(module, _ConvNd)]
+    names = anatomy.names if any(module.groups > 1 for module in convolutions) else {}
     for module in anatomy.modules.values():
         weight = module._parameters.get("weight")
-        cut = None if weight is None else slices.get(first[anatomy.memory[id(weight)]])
         if isinstance(module, _ConvNd):
-            if weight is not None and cut is not None:
-                _update_convolution(module, weight, cut)
+            if weight is not None:
+                _update_convolution(module, weight, slices.get(names.get(id(weight), "")))
         elif isinstance(module, nn.RNNBase):
             _update_recurrent(module)
         elif isinstance(module, nn.RNNCellBase):
@@ -172,9 +171,9 @@ def _update(module: nn.Module, weight: Tensor | None) -> None:
         module.num_parameters = weight.numel()
 
 
-def _update_convolution(module: _ConvNd, weight: Tensor, cut: Slices) -> None:
+def _update_convolution(module: _ConvNd, weight: Tensor, cut: Slices | None) -> None:
     # Both layouts, (O, I/g, ...) and transposed (I, O/g, ...), run over all groups along dimension 0.
-    if module.groups > 1:
+    if module.groups > 1 and cut is not None:
         module.groups = int(cut.mask().flatten(1).any(1).reshape(module.groups, -1).any(1).sum())
     ends = weight.shape[0], weight.shape[1] * module.groups
     module.in_channels, module.out_channels = ends if isinstance(module, _ConvTransposeNd) else ends[::-1]

@@ -21,7 +21,7 @@ from prunelab.trace.forward import call_arguments, device_of, results_in, undist
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
 
-_PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
+_DATA: frozenset[type] = PLAIN | {complex, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator}
 
 
 def trace(
@@ -71,7 +71,7 @@ def trace_of(
     model = anatomy.model
     with undisturbed(anatomy, training=training), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
-        names, parameters = parameter_names(anatomy), list(anatomy.parameters.values())
+        names, parameters = anatomy.names, list(anatomy.parameters.values())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)
         held = {**anatomy.buffers, **anatomy.others}
         buffers = {name: recorder.value(tensor) for name, tensor in held.items()}
@@ -101,13 +101,6 @@ def stepwise(wanted: bool) -> Iterator[None]:
             yield
     finally:
         torch._C._set_mkldnn_enabled(fused)
-
-
-def parameter_names(anatomy: Anatomy) -> dict[int, str]:
-    """The first name of each parameter, by the parameter's id. Parameters that share their memory share their name."""
-    first: dict[Any, str] = {}
-    named = anatomy.every_parameter()
-    return {id(parameter): first.setdefault(anatomy.memory[id(parameter)], name) for name, parameter in named}
 
 
 class Recorder(TorchDispatchMode):
@@ -184,7 +177,7 @@ class Recorder(TorchDispatchMode):
     def _describe(self, item: Any, values: list[Value]) -> Any:
         """`item` as data: tensors as values, which are added to `values`, lists as tuples, unknown objects as the name
         of their type."""
-        if type(item) in PLAIN:  # most arguments are; this runs for every operation
+        if type(item) in _DATA:  # most arguments are; this runs for every operation
             return item
         if isinstance(item, Tensor):
             values.append(self.value(item))
@@ -195,7 +188,7 @@ class Recorder(TorchDispatchMode):
             return tuple([self._describe(i, values) for i in item])
         if isinstance(item, dict):
             return {key: self._describe(i, values) for key, i in item.items()}
-        return item if isinstance(item, _PLAIN) else f"<{type(item).__name__}>"
+        return item if isinstance(item, tuple(_DATA)) else f"<{type(item).__name__}>"
 
     def _weights(self, factors: Iterable[Tensor]) -> tuple[Weight, ...]:
         """Those of `factors` that are computed from parameters and from no input."""
