@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -211,7 +212,7 @@ def add_biases(model: nn.Module, biases: Mapping[str, Iterable[float]]) -> None:
         weight = module._parameters.get("weight")
         like = held if held is not None else weight
         assert like is not None
-        added = torch.tensor(list(values), dtype=torch.float64)
+        added = torch.from_numpy(np.fromiter(values, np.float64))
         if held is None:
             value = added.to(like.device, like.dtype)
             setattr(module, last, nn.Parameter(value, like.requires_grad))

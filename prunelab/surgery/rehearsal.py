@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.shapes import shaped
 from prunelab.trace import call_arguments, device_of, undisturbed
-from prunelab.trace.record import all_of
+from prunelab.trace.record import tensors_returned
 from prunelab.trace.recorder import Recorder, stepwise
 
 _AHEAD = 4  # operations that may be missing or more
@@ -52,8 +52,7 @@ class _Watch(Recorder):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = shaped(func, args, kwargs)
         if not self.diverged and not (self._skip and inside(self._path[-1], self._skip)):
-            results = (result,) if isinstance(result, Tensor) else all_of(Tensor, result)
-            self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in results]))
+            self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors_returned(result)]))
         return result
 
     def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -126,6 +126,15 @@ class Trace:
     def uncounted(self) -> tuple[str, ...]:
         """Names of the operations whose cost is unknown (custom kernels): `macs` counts them as none."""
         return tuple(dict.fromkeys(op.name for op in self.ops if not op.counted))
+
+
+def tensors_returned(result: Any) -> Sequence[torch.Tensor]:
+    """The tensors that an operation returned, in order. This runs for every operation."""
+    if isinstance(result, torch.Tensor):
+        return (result,)
+    if type(result) is tuple and all(isinstance(item, torch.Tensor) for item in result):
+        return result
+    return tuple(all_of(torch.Tensor, result))
 
 
 def all_of(kind: type[T], nested: Any) -> Iterator[T]:

@@ -19,9 +19,17 @@ from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
 from prunelab.trace.forward import call_arguments, device_of, results_in, undisturbed
 from prunelab.trace.macs import find_products
-from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of
+from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of, tensors_returned
 
-_DATA: frozenset[type] = PLAIN | {complex, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator}
+_DATA: frozenset[type] = PLAIN | {
+    complex,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    torch.Generator,
+}
+_EMPTY = torch.ops.aten.empty.memory_format
 
 
 def trace(
@@ -32,7 +40,8 @@ def trace(
     training: bool = False,
     unfused: bool = False,
 ) -> Trace:
-    """Run `model` once on `example_inputs`, in evaluation mode, and record every operation.
+    """Run `model` once on `example_inputs`, in evaluation mode, and record every operation (except for those that ask
+    for memory of no elements).
 
     `example_inputs` is a tensor, a tuple of positional or a dict of keyword arguments; tensors are copied to the
     model's device. Nothing else is touched: training flags, gradients, buffers, random state, and the inputs
@@ -146,6 +155,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is _EMPTY and 0 in args[0]:  # every normalisation asks for one: no element, so nothing to record
+            return func(*args, **kwargs)
         if torch.is_inference_mode_enabled():
             # Inside someone's inference mode composite operations (linear, attention) arrive whole: take them apart, so
             # that the record does not depend on it.
@@ -165,8 +176,7 @@ class Recorder(TorchDispatchMode):
         source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
         # Nearly always one tensor, and this runs for every operation.
-        results = (result,) if isinstance(result, Tensor) else all_of(Tensor, result)
-        outputs = tuple([self.value(tensor) for tensor in results])
+        outputs = tuple([self.value(tensor) for tensor in tensors_returned(result)])
         for value in outputs:
             self._sources[value.id] = source
         products = find_products(func.name(), result, args)
