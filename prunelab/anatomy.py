@@ -92,8 +92,8 @@ class Anatomy:
 
     @cached_property
     def memory(self) -> dict[int, tuple[Any, ...]]:
-        """{id of a parameter or buffer: `memory_of` it}."""
-        return {id(tensor): memory_of(tensor) for tensor in (*self.parameters.values(), *self.buffers.values())}
+        """{id of a tensor: `memory_of` it}, for all of them."""
+        return {id(tensor): memory_of(tensor) for tensor in self.tensors.values()}
 
     @cached_property
     def names(self) -> dict[int, str]:

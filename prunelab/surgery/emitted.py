@@ -131,9 +131,7 @@ class _Following(Held):
         if bias is not None:
             name = self.names.get(bias.id)
             known = name is not None and self.tensors[name].numel() == label.size
-            shifts = self.tensors[name].detach().to("cpu", torch.float64).numpy().ravel() if known and name else (
-                np.full(label.size, np.nan)
-            )  # fmt: skip
+            shifts = self.flat(name) if known and name else np.full(label.size, np.nan)
         return shifts
 
     def _writes_into_a_part(self, op: Op) -> bool:
@@ -226,7 +224,7 @@ class _Following(Held):
         name = None if value is None else self.names.get(value.id)
         if name is None:
             return np.array(default if value is None else np.nan)
-        return self.tensors[name].detach().to("cpu", torch.float64).numpy().reshape(shape)
+        return self.flat(name).reshape(shape)
 
     def _move(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
         """Channels keep their constants wherever they are moved to."""

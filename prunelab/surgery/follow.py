@@ -12,6 +12,7 @@ from prunelab.surgery.ledger import Ledger, Verdict
 from prunelab.trace import Op, Trace, Value
 
 Rule: TypeAlias = "Callable[[Follower, Op], None]"
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -120,12 +121,12 @@ class Follower:
         *,
         zero: bool = False,
         of: Sequence[Value] | None = None,
-        elastic: Iterable[int] = (),
+        elastic: Sequence[int] = (),
     ) -> None:
         """`zero`: the value is zero wherever its channel is removed. `of`: what it was computed from. `elastic`: the
         dimensions that it fills by repeating itself, as far as it is asked to."""
         shape = value.shape
-        self._elastic[value.id] = frozenset(elastic)
+        self._elastic[value.id] = frozenset(elastic) if elastic else _NONE
         self._labels[value.id] = [] if 0 in shape else self._tidy(labels)
         (self._zero.add if zero else self._zero.discard)(value.id)
         pure = of is not None and len(of) > 0 and all(v.id in self._pure for v in of)

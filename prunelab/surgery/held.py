@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,26 @@ class Held:
         self.labels: dict[int, list[Label]] = {}
         self._losing: dict[int, tuple[Label, bool]] = {}
         self._board = np.full(self.units.size, np.nan)  # (channels,): all NaN between two calls of `moved`
+
+    @cached_property
+    def _vectors(self) -> dict[str, Numbers]:
+        """The tensors of one dimension, by name: scales, shifts, statistics. All of a kind are converted in one go."""
+        alike: dict[Any, list[str]] = {}
+        for name, tensor in self.tensors.items():
+            plain = tensor.layout == torch.strided and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            if plain and tensor.dim() == 1:
+                alike.setdefault((tensor.device, tensor.dtype), []).append(name)
+        found: dict[str, Numbers] = {}
+        for names in alike.values():
+            whole = torch.cat([self.tensors[name].detach() for name in names]).to("cpu", torch.float64).numpy()
+            ends = np.cumsum([self.tensors[name].numel() for name in names]).tolist()
+            found.update((name, whole[start:end]) for name, start, end in zip(names, [0, *ends], ends, strict=False))
+        return found
+
+    def flat(self, name: str) -> Numbers:
+        """A tensor's numbers, one after the other."""
+        known = self._vectors.get(name)
+        return self.tensors[name].detach().to("cpu", torch.float64).numpy().ravel() if known is None else known
 
     def of(self, value: Value, label: Label) -> Numbers:
         """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""

@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunelab.anatomy import PLAIN, Anatomy
-from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
 
 _CONTAINERS = frozenset({dict, OrderedDict, set, list})
@@ -29,7 +28,7 @@ def copied(anatomy: Anatomy, replaced: Mapping[str, Tensor] | None = None) -> nn
     """
     memo: dict[int, Any] = {}
     model, tensors, replaced = anatomy.model, anatomy.tensors, replaced or {}
-    by_memory = {memory_of(tensors[name]): value for name, value in replaced.items()}
+    by_memory = {anatomy.memory[id(tensors[name])]: value for name, value in replaced.items()}
     for tensor in (*anatomy.parameters.values(), *anatomy.buffers.values()):
         if (value := by_memory.get(anatomy.memory[id(tensor)])) is not None:
             memo[id(tensor)] = value
