@@ -94,9 +94,10 @@ class Follower:
 
     # --- labels of values ----------------------------------------------------------------------------------------
 
-    def fresh(self, shape: Sequence[int]) -> list[Label]:
-        """New channels for each dimension of a tensor."""
-        return [spread(self.ledger.new(size), dim, len(shape)) for dim, size in enumerate(shape) if size > 1]
+    def fresh(self, shape: Sequence[int], first: int | None = None) -> list[Label]:
+        """New channels for each dimension of a tensor, or for the `first` few: the others cannot shrink."""
+        dims = len(shape)
+        return [spread(self.ledger.new(size), dim, dims) for dim, size in enumerate(shape[:first]) if size > 1]
 
     def of(self, value: Value | None) -> list[Label]:
         """The labels of a value; none for one that never was seen."""

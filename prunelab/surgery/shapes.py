@@ -59,9 +59,14 @@ def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device="meta")
 
 
+def _itself(x: Tensor) -> Tensor | None:
+    return x if x.is_meta else None
+
+
 _RETURNED: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.native_batch_norm.default: _normalised,
     torch.ops.aten._native_batch_norm_legit_no_training.default: _normalised,
+    torch.ops.aten.relu_.default: _itself,
     torch.ops.aten.cat.default: _concatenated,
     torch.ops.aten.convolution.default: _convolved,
 }

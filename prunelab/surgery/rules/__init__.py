@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prunelab.surgery.follow import Rule
 from prunelab.surgery.rules import (
+    convolutions,
     creation,
     indexing,
     movement,
@@ -16,6 +17,7 @@ from prunelab.surgery.rules import (
 )
 
 RULES: dict[str, Rule] = {
+    **convolutions.RULES,
     **creation.RULES,
     **indexing.RULES,
     **movement.RULES,

@@ -1,4 +1,4 @@
-"""Matrix products, convolutions and attention: where channels are made, and where they are read."""
+"""Matrix products and attention: where channels are made, and where they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunelab.surgery.labels import Label, spread, varying
 from prunelab.surgery.rules.pointwise import otherwise
 from prunelab.trace import Op, Value
 
-_UNREAD = "it is multiplied with something that cannot shrink with it: the network's input, or an index"
+UNREAD = "it is multiplied with something that cannot shrink with it: the network's input, or an index"
 _INSIDE = "it is summed over in a product of activations: a dimension inside an attention head, whose scale counts them"
 
 
@@ -27,7 +27,7 @@ def contract(run: Follower, pattern: str, a: Value, b: Value, out: Value) -> Non
         one, other = _inner(run, a, left.index(letter)), _inner(run, b, right.index(letter))
         if a.shape[left.index(letter)] == 1:
             continue
-        run.same(one, other, _UNREAD)
+        run.same(one, other, UNREAD)
         for label, is_weight in ((one, weights[0]), (other, weights[1])):
             if label is not None and is_weight:
                 run.ledger.read(label)
@@ -124,98 +124,6 @@ def linear(run: Follower, op: Op) -> None:
         run.set(out, _with_bias(run, bias, out), zero=run.is_zero(out) and run.is_zero(bias))
 
 
-def convolution(run: Follower, op: Op) -> None:
-    """x (B, I, …), weight (O, I/g, …), or (I, O/g, …) where it is transposed."""
-    named = arguments(op)
-    x, weight, bias, out = named["input"], named["weight"], named.get("bias"), op.outputs[0]
-    groups, transposed = named["groups"], named["transposed"]
-    dims = len(x.shape)
-    run.keep_dims(x, range(2, dims), "it lies along an axis of the image")
-    run.keep_dims(weight, range(2, dims), "it lies along an axis of the kernel")
-    read = run.along(x, 1)
-    if groups == 1:
-        made = run.along(weight, 1 if transposed else 0)
-        reads = run.along(weight, 0 if transposed else 1)
-        if x.shape[1] > 1:
-            run.same(read, reads, _UNREAD)
-            if reads is not None:
-                run.ledger.read(reads)
-    else:
-        made = _grouped(run, read, x.shape[1], weight, groups, transposed)
-    outputs = out.shape[1]
-    if bias is not None and outputs > 1:
-        run.same(made, run.along(bias, 0), "its bias cannot shrink with it")
-    labels = [label for label in run.of(x) if varying(label) == (0,)]
-    if made is not None:
-        run.ledger.made(made)
-        labels.append(spread(made, 1, dims))
-    run.set(out, labels, zero=True)
-
-
-def _grouped(
-    run: Follower, read: Label | None, inputs: int, weight: Value, groups: int, transposed: bool
-) -> Label | None:
-    """Channels made by a grouped convolution, (O,). As many go from each group, or whole groups."""
-    per_in = inputs // groups
-    per_out = weight.shape[1] if transposed else weight.shape[0] // groups
-    own = run.along(weight, 0)  # ordinary: what it makes; transposed: what it reads, both over all groups
-    whole_groups = per_in == 1 or per_out == 1
-    size = per_out if transposed else per_in  # along dimension 1, within a group
-    inner = None
-    if size > 1:
-        inner = _inner_of_groups(run, weight, groups, size)
-    first, second = (own, inner) if not transposed else (inner, own)  # (made, reads)
-    made = first if first is None or first.size == groups * per_out else None
-    if transposed and per_out == 1:
-        made = own if per_in == 1 else _one_a_group(run, own, groups)
-    reads = second
-    if not transposed and per_in == 1:
-        reads = None if made is None else _one_a_group(run, made, groups)
-    if read is None:
-        for label in (made, reads):
-            if label is not None:
-                run.freeze(label, _UNREAD)
-        return made
-    if reads is not None:
-        run.ledger.tie(read, reads)
-        if inner is not None or transposed:
-            run.ledger.read(reads)
-    if whole_groups and made is not None:
-        box = made.reshape(groups, -1)
-        run.ledger.tie(box, read.reshape(groups, -1)[:, :1])
-        run.ledger.tie(read.reshape(groups, -1), read.reshape(groups, -1)[:, :1])
-    elif made is not None:
-        run.ledger.balance(made.reshape(groups, -1))
-        run.ledger.balance(read.reshape(groups, -1))
-    return made
-
-
-def _one_a_group(run: Follower, label: Label | None, groups: int) -> Label | None:
-    """All channels of a group share their fate; one for each group."""
-    if label is None:
-        return None
-    box = label.reshape(groups, -1)
-    run.ledger.tie(box, box[:, :1])
-    return box[:, 0]
-
-
-def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> Label | None:
-    """Channels along the weight's dimension 1, (groups · size,): every group has its own where nobody else cares."""
-    dim = 1
-    for label in run.of(weight):
-        if label.shape[dim] == size and label.shape[0] > 1:  # already told apart, by an earlier call
-            return label.reshape(weight.shape[0], size)[:: weight.shape[0] // groups].ravel()
-    if run.untouched(weight):
-        fresh = run.ledger.new(groups * size).reshape(groups, size)
-        rows = np.repeat(fresh, weight.shape[0] // groups, axis=0)
-        shape = (weight.shape[0], size, *[1] * (len(weight.shape) - 2))
-        others = [label for label in run.of(weight) if label.shape[dim] == 1]
-        run.set_weight(weight, [*others, rows.reshape(shape)])
-        return fresh.ravel()
-    ids = run.along(weight, dim)
-    return None if ids is None else np.tile(ids, groups)
-
-
 def grouped_mm(run: Follower, op: Op) -> None:
     """a (T, K), b (E, K, N), the rows of a sorted by expert → (T, N): which expert a row goes to is an index."""
     a, b, out = op.args[0], op.args[1], op.outputs[0]
@@ -225,7 +133,7 @@ def grouped_mm(run: Follower, op: Op) -> None:
     run.keep_dims(b, [0], "an index chooses among the experts")
     if a.shape[1] > 1:
         reads = run.along(b, 1)
-        run.same(run.along(a, 1), reads, _UNREAD)
+        run.same(run.along(a, 1), reads, UNREAD)
         if reads is not None:
             run.ledger.read(reads)
     made = run.along(b, 2)
@@ -246,14 +154,14 @@ def attention(run: Follower, op: Op) -> None:
                     run.freeze(label, _INSIDE, inexact=True)
                 else:
                     run.ledger.tie_along(label, 3)
-    run.same(_width(run, q), _width(run, k), _UNREAD)
+    run.same(_width(run, q), _width(run, k), UNREAD)
     heads = [run.along(value, 1) for value in (q, k, v)]
     queries, keys, values = heads
     for partner in (keys, values):
         if partner is not None and queries is not None:
             run.ledger.tie(queries.reshape(partner.size, -1), partner[:, None])
         elif (only := queries if queries is not None else partner) is not None and k.shape[1] > 1:
-            run.freeze(only, _UNREAD)
+            run.freeze(only, UNREAD)
         elif queries is not None:  # one key and value head for all queries: any query head may go
             continue
     for value in (q, k, v):
@@ -290,7 +198,7 @@ def bilinear(run: Follower, op: Op) -> None:
     for value, dim in ((x1, 1), (x2, 2)):
         if weight.shape[dim] > 1:
             reads = run.along(weight, dim)
-            run.same(run.along(value, len(value.shape) - 1), reads, _UNREAD)
+            run.same(run.along(value, len(value.shape) - 1), reads, UNREAD)
             if reads is not None:
                 run.ledger.read(reads)
     made = run.along(weight, 0)
@@ -299,7 +207,6 @@ def bilinear(run: Follower, op: Op) -> None:
     run.set(out, [] if made is None else [spread(made, len(out.shape) - 1, len(out.shape))], zero=True)
 
 
-_CONVOLUTIONS = ["convolution", "_convolution", "convolution_overrideable", "cudnn_convolution", "mkldnn_convolution"]
 _ATTENTION = [
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -323,6 +230,5 @@ RULES: dict[str, Rule] = {
     "linear": linear,
     "_grouped_mm": grouped_mm,
     "_trilinear": bilinear,
-    **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(_ATTENTION, attention),
 }
