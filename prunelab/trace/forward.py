@@ -115,7 +115,8 @@ def undisturbed(model: nn.Module | Anatomy, *, training: bool = False) -> Iterat
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
     statistics), the other attributes (a counter, a cache that the first forward fills), and the state of the random
     generators of the CPU and of the model's CUDA devices. The fused paths that hide a whole layer in one operation are
-    off. Raises ValueError for a lazy module not yet run.
+    off. Raises ValueError for a lazy module not yet run, and for a model that makes layers when it runs; these are gone
+    again, as are buffers that it made.
     """
     anatomy = model if isinstance(model, Anatomy) else Anatomy(model)
     _refuse_lazy(anatomy.parameters)
@@ -127,6 +128,7 @@ def undisturbed(model: nn.Module | Anatomy, *, training: bool = False) -> Iterat
         stack.enter_context(_mode(modules, training))
         stack.enter_context(_same_attributes(modules))
         stack.enter_context(_same_buffers(modules))
+        stack.enter_context(_same_members(anatomy.modules))
         stack.enter_context(_no_fast_path())
         yield
 
@@ -199,6 +201,36 @@ def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         for buffer, content in contents.values():
             if not _equal(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
                 buffer.copy_(content)
+
+
+@contextmanager
+def _same_members(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Take away the buffers, and refuse the layers, that a forward registered: they belong to a model that has run."""
+    tables = [
+        (path, module, table)
+        for path, module in modules.items()
+        for table in (module._buffers, module._parameters, module._modules)
+        if isinstance(table, dict)  # TorchScript's modules have other ones, and nothing can be registered there
+    ]
+    sizes = [len(table) for _, _, table in tables]
+    try:
+        yield
+    finally:
+        made = [
+            (f"{path}.{name}".lstrip("."), module, table.pop(name))
+            for (path, module, table), size in zip(tables, sizes, strict=True)
+            for name in list(table)[size:]  # in the order in which they came
+        ]
+        for name, module, _ in made:
+            module._non_persistent_buffers_set.discard(name.rpartition(".")[2])
+    for name, _, member in made:
+        if isinstance(member, nn.Parameter) or (
+            isinstance(member, nn.Module) and any(True for _ in member.parameters())
+        ):
+            raise ValueError(
+                f"{name!r} is made by the model's first forward: run the model once, so that it has all of its "
+                "parameters (and an optimizer can know them)"
+            )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

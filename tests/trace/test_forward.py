@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,50 @@ def test_a_lazy_module_is_refused_and_stays_lazy() -> None:
     with pytest.raises(ValueError, match=r"'0.weight' has no values yet"):
         trace(model, torch.ones(2, 4))
     assert isinstance(model[0], nn.LazyLinear)
+
+
+class Unfinished(nn.Module):
+    """Makes what is missing when it first runs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.inner = kind, nn.Sequential(nn.Linear(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 4) -> (N, 3)."""
+        if self.kind == "a buffer" and not hasattr(self.inner, "made"):
+            self.inner.register_buffer("made", torch.ones(3), persistent=False)
+        if self.kind == "a parameter" and not hasattr(self.inner, "made"):
+            self.inner.made = nn.Parameter(torch.ones(3))
+        if self.kind == "a layer" and not hasattr(self.inner, "made"):
+            self.inner.add_module("made", nn.Sequential(nn.Linear(3, 3)))
+        if self.kind == "an activation" and not hasattr(self.inner, "made"):
+            self.inner.add_module("made", nn.ReLU())
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("kind", ["a buffer", "an activation", "a parameter", "a layer"])
+def test_what_the_first_forward_makes_is_not_left_behind(kind: str) -> None:
+    """Parameters that a model gets when it first runs: it has to run before it is looked at."""
+    model, again = Unfinished(kind), Unfinished(kind)
+    refused = kind in {"a parameter", "a layer"}
+    with (
+        pytest.raises(ValueError, match=r"'inner.made' is made by .* run the model once") if refused else nullcontext()
+    ):
+        trace(model, torch.ones(2, 4))
+    assert not hasattr(model.inner, "made")
+    assert model.inner._non_persistent_buffers_set == set()
+    assert model.state_dict().keys() == again.state_dict().keys()
+    model(torch.ones(2, 4))
+    assert trace(model, torch.ones(2, 4)).macs >= 24
+    assert hasattr(model.inner, "made")
+
+
+def test_an_error_of_the_model_comes_before_what_it_made() -> None:
+    model = nn.Sequential(Unfinished("a parameter"), nn.Linear(7, 1))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        trace(model, torch.ones(2, 4))
+    assert not hasattr(model[0].inner, "made")
 
 
 def notes(error: BaseException) -> str:
