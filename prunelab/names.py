@@ -46,8 +46,8 @@ def expand(pattern: str, known: Sequence[str], preferred: Sequence[str]) -> list
 def excluded(exclude: Exclude | None, known: Mapping[str, nn.Parameter], further: Sequence[str] = ()) -> set[str]:
     """The names that `exclude` leaves out: names, globs, predicates (name, parameter) → bool, or several of these.
 
-    Names and globs may also mean `further` names. Raises TypeError for anything else, and ValueError for a name or glob
-    that means nothing.
+    A module's name means all of its parameters. Names and globs may also mean `further` names. Raises TypeError for
+    anything else, and ValueError for a name or glob that means nothing.
     """
     if exclude is None:
         return set()
@@ -57,7 +57,8 @@ def excluded(exclude: Exclude | None, known: Mapping[str, nn.Parameter], further
     out: set[str] = set()
     for one in several:
         if isinstance(one, str):
-            out.update(expand(one, [*known, *further], ()))
+            names = [*known, *further]
+            out.update([name for name in names if name.startswith(f"{one}.")] or expand(one, names, ()))
         elif callable(one) and not isinstance(one, nn.Module | type):
             out.update(name for name, parameter in known.items() if one(name, parameter))
         else:
@@ -76,6 +77,6 @@ def unknown(pattern: str, known: Iterable[str]) -> ValueError:
 
 def _not_excludable(value: object) -> TypeError:
     return TypeError(
-        "exclude must be a name or glob such as 'head.*', a function (name, parameter) → bool, or a list of these, "
-        f"not {value!r:.60}"
+        "exclude must be the name of a parameter or module, a glob such as 'head.*', a function (name, parameter) → "
+        f"bool, or a list of these, not {value!r:.60}"
     )

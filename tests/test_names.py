@@ -29,6 +29,9 @@ def net() -> nn.Sequential:
         ("2.weight", ["1.0.weight", "1.2.weight"]),
         (["2.weight", "1.0.*"], ["1.2.weight"]),
         ("1.*", ["2.weight"]),
+        ("2", ["1.0.weight", "1.2.weight"]),  # a module's name means all that it holds
+        (["1"], ["2.weight"]),
+        ("1.0", ["1.2.weight", "2.weight"]),
         ("1.?.weight", ["2.weight"]),
         ("*.bias", ["1.0.weight", "1.2.weight", "2.weight"]),  # matches, though nothing that is pruned
         (lambda name, parameter: parameter.dim() == 2, ["1.0.weight", "1.2.weight"]),
@@ -100,9 +103,9 @@ def test_attention_layers_may_be_left_out() -> None:
 
 BAD = [
     (ValueError, r"unknown parameter '2\.wieght'; did you mean '2\.weight'", "2.wieght"),
-    (ValueError, r"unknown parameter '2'; did you mean '2\.weight' or '2\.bias'", ["2"]),
+    (ValueError, r"unknown parameter '3'; The model has 0\.weight, 1", ["3"]),
     (ValueError, r"no parameter matches 'fc\.\*'; The model has 0\.weight, 1", ["2.weight", "fc.*"]),
-    (TypeError, r"exclude must be a name or glob such as 'head\.\*', a function .* not 3", 3),
+    (TypeError, r"exclude must be the name .* a glob such as 'head\.\*', a function .* not 3", 3),
     (TypeError, r"exclude must be .* not 0\.5", [0.5]),
     (TypeError, r"exclude must be .* not Linear", nn.Linear(2, 2)),
     (TypeError, r"exclude must be .* not Linear", [nn.Linear(2, 2)]),

@@ -59,7 +59,8 @@ def prune(
         loss: loss(outputs, targets) → scalar, the mean over a batch, for criteria that need it.
         parameters: names or globs of the parameters to prune; by default the weights of all Linear and convolution
             modules. A glob means those of these that fit, or where none does, all parameters that fit.
-        exclude: parameters to leave out: names, globs, functions (name, parameter) → bool, or a list of these.
+        exclude: parameters to leave out: their names or those of modules, globs, functions (name, parameter) → bool, or
+            a list of these.
         within: masks to stay inside: only what they keep is removed. What they removed counts towards the sparsity.
         rounds: remove in so many rounds, and measure the scores anew before each: after k of n rounds a fraction
             (1 - sparsity)**(k/n) is kept (Tanaka et al. 2020). By default the criterion's own number, mostly 1.

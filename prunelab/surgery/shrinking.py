@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from prunelab.anatomy import Anatomy
 from prunelab.criteria import Criterion
 from prunelab.masks import Masks
 from prunelab.names import Exclude, excluded
@@ -128,7 +126,7 @@ def shrink(
                     multiple_of=multiple_of, minimum=minimum, constants=constants)  # fmt: skip
     removes_dead = sparsity is None and budget is None
     original, network = network, masked_copy(network, masks) if masks is not None else network
-    left_out = _excluded(network, exclude)
+    left_out = sorted(excluded(exclude, named_parameters(network)))
     how: Literal["keep", "zero"] = constants or ("keep" if removes_dead and exact else "zero")
     paths: list[Any] = []
     while True:
@@ -177,15 +175,3 @@ def _same_as(network: nn.Module, built: Built, example_inputs: Any) -> None:
             f"the smaller {type(network).__name__} does not compute what the masks leave of the model: relative "
             f"difference {result.error:.2e}, allowed {result.tolerance:.0e}"
         )
-
-
-def _excluded(model: nn.Module, exclude: Exclude | None) -> list[str]:
-    """Names of parameters; a module's name stands for all its parameters."""
-    if exclude is None:
-        return []
-    modules = Anatomy(model).modules
-    if not isinstance(exclude, str | Iterable) and not callable(exclude):
-        excluded(exclude, {})  # raises, and says what would work
-    several = [exclude] if isinstance(exclude, str) or callable(exclude) else list(exclude)
-    named = [f"{one}.*" if isinstance(one, str) and one in modules else one for one in several]
-    return sorted(excluded(named, named_parameters(model)))
