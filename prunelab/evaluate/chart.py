@@ -1,4 +1,8 @@
-"""Charts of results: light cards with alt text, in colours that colour-blind readers can tell apart."""
+"""Charts of results: light cards with alt text, in colours that colour-blind readers can tell apart.
+
+The cards are dark ink on an opaque near-white ground, on light and dark pages. Transparent ones would need colours of
+middling contrast to survive both grounds, and would then be hard to read on either.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, FAINT, GROUND = "#1f2328", "#6a737d", "#fdfdfc"
-# Okabe and Ito's palette without its yellow, the darker hues first. Colour is never the only cue.
+# Okabe and Ito's palette without its yellow (1.3:1 on white), the darker hues first. Colour is never the only cue:
+# series also differ in marker and line style.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 
-WIDTH = 5.2  # inches: on a phone the letters are then 11 px high
+WIDTH = 5.2  # inches: on a phone, which shows it about 350 px wide, letters of 11.5 pt are then 11 px high
 DPI = 110
 STYLE: dict[str, Any] = {
     "font.size": 11.5,
@@ -62,20 +67,40 @@ class Chart(Figure):
         return self
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=2 * DPI, facecolor="auto")  # twice as fine as shown, for sharp screens
-        png = b64encode(buffer.getvalue()).decode()
-        width, height = (round(inches * DPI) for inches in self.get_size_inches())
-        shown = (
-            f'<img class="prunelab-figure" alt="{html.escape(self.prunelab_alt)}" width="{width}" height="{height}" '
-            'style="max-width:100%;height:auto;border-radius:6px;padding:0!important;filter:none!important" '
-            f'src="data:image/png;base64,{png}">'
-        )
-        if self.prunelab_caption:
-            caption = f"<figcaption>{html.escape(self.prunelab_caption)}</figcaption>"
-            shown = f'<figure class="prunelab-figure-captioned" style="margin:0">{shown}{caption}</figure>'
-        bundle = {"text/html": shown, "image/png": png, "text/plain": f"[figure: {self.prunelab_alt}]"}
+        png, (width, height) = self.drawn()
+        shown = captioned(img(png, self.prunelab_alt, width, height), self.prunelab_caption)
+        # HTML first, because only it carries the alt text into a page; the bare PNG is for LaTeX and plain viewers.
+        bundle = {
+            "text/html": shown,
+            "image/png": b64encode(png).decode(),
+            "text/plain": f"[figure: {self.prunelab_alt}]",
+        }
         return bundle, {"image/png": {"width": width, "height": height, "alt": self.prunelab_alt}}
+
+    def drawn(self) -> tuple[bytes, tuple[int, int]]:
+        """A PNG, twice as fine as shown, for sharp screens; and its size (width, height) on the page in CSS pixels."""
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=2 * DPI, facecolor="auto")
+        width, height = (round(inches * DPI) for inches in self.get_size_inches())
+        return buffer.getvalue(), (width, height)
+
+
+def captioned(shown: str, caption: str) -> str:
+    """HTML with a caption below it, where there is one."""
+    if not caption:
+        return shown
+    words = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f'<figure class="prunelab-figure-captioned" style="margin:0">{shown}{words}</figure>'
+
+
+def img(png: bytes, alt: str, width: int, height: int) -> str:
+    """The HTML of a PNG: shown at `width` CSS pixels, or as wide as there is room."""
+    return (
+        f'<img class="prunelab-figure" alt="{html.escape(alt)}" width="{width}" height="{height}" '
+        # Themes pad and darken images on dark pages; a light card needs neither a second card nor other colours.
+        'style="max-width:100%;height:auto;border-radius:6px;padding:0!important;filter:none!important" '
+        f'src="data:image/png;base64,{b64encode(png).decode()}">'
+    )
 
 
 def chart(height: float, *, alt: str) -> Chart:

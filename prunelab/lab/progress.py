@@ -1,27 +1,19 @@
-"""Progress bars that know when nobody is watching."""
+"""Progress bars for loops over things."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from prunelab.evaluate.progress import bar, building
 from prunelab.lab.extras import lab_extra
 
 with lab_extra():
-    from tqdm.auto import tqdm
+    import tqdm  # noqa: F401  # here its absence names the extra; `bar` imports it only when there is one to show
+
+__all__ = ["bar", "building", "track"]
 
 T = TypeVar("T")
-
-
-def building() -> bool:
-    """Is the book being built (`PRUNELAB_BUILD=1`)? Then pages are static, and a bar would be printed into them."""
-    return os.environ.get("PRUNELAB_BUILD", "") not in {"", "0"}
-
-
-def bar(total: int, what: str, shown: bool = True) -> tqdm:
-    """A progress bar of `total` units called `what`; it vanishes when done, and is silent while the book is built."""
-    return tqdm(total=total, desc=what, leave=False, disable=not shown or building())
 
 
 def track(items: Iterable[T], what: str) -> Iterator[T]:

@@ -98,7 +98,7 @@ def fit(
         _random(seed, place),
         _held(masks, model, maker),
         pruning(pruner, model, maker) as gradual,
-        bar(total, "training", progress) as shown,
+        bar(total, "training", shown=progress) as shown,
     ):
         trainee = Trainee(model, maker, loss, penalty, proximal, gradual)
         while _steps(history) < total:
