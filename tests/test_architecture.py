@@ -30,11 +30,12 @@ LAYERS = [
     {"heads", "hold", "names", "selection", "targets"},
     {"anatomy", "memory"},
     {"granularity"},
+    {"chart", "progress", "extras"},
 ]
 CORE = {
     "granularity", "heads", "hold", "memory", "names", "selection", "targets", "scope", "schedule", "masks", "trace", "criteria",
     "pruner", "regularize", "curvature", "surgery", "anatomy",
-    "evaluate", "lottery"
+    "evaluate", "lottery", "chart", "progress", "extras",
 }  # fmt: skip
 CORE_MAY_IMPORT = {"torch", "numpy", "scipy", "safetensors", "prunelab"}
 
@@ -95,8 +96,9 @@ def test_the_core_stands_on_four_packages(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)} - CORE_MAY_IMPORT - set(sys.stdlib_module_names)
     # Inside the functions that need them, which say what to install.
     outside -= {
-        "schedule": {"matplotlib"},
-        "evaluate": {"matplotlib", "pandas", "joblib", "cloudpickle", "tqdm"},
+        "chart": {"matplotlib"},
+        "progress": {"tqdm"},
+        "evaluate": {"matplotlib", "pandas", "joblib", "cloudpickle"},
         "lottery": {"pandas"},
     }.get(part(path), set())
     assert not outside

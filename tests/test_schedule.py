@@ -289,3 +289,9 @@ def test_every_schedule_plots_what_it_says(plan: Schedule) -> None:
     assert list(line.get_ydata()) == [plan(int(step)) for step in line.get_xdata()]
     assert max(line.get_xdata()) >= plan.end
     assert axes.get_title() == repr(plan)
+
+
+def test_a_plot_says_what_it_shows_to_those_who_do_not_see_it() -> None:
+    bundle, _ = Iterative(0.8, rounds=2, every=10).plot()._repr_mimebundle_()
+    assert 'alt="Iterative(final=0.8, rounds=2,' in bundle["text/html"]
+    assert "from 0.4 at step 0 to 0.8 at 11." in bundle["text/html"]

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.method import DENSE, PruningFunction
 from prunelab.evaluate.seeding import seeded, torch_threads
+from prunelab.extras import extra
 from prunelab.masks import Masks
 from prunelab.memory import memory_of
 from prunelab.scope import LayerCollapseWarning

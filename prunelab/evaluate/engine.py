@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from prunelab.evaluate.extras import extra
+from prunelab.extras import extra
 
 Cell = TypeVar("Cell")
 Result = TypeVar("Result")

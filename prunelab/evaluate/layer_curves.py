@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from prunelab.evaluate.chart import INK, Chart, chart, label_ends, looks, style
+from prunelab.chart import INK, Chart, chart, label_ends, looks, style
 from prunelab.evaluate.interval import Interval
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.interval import Interval, t_interval
 from prunelab.evaluate.table import html_lines, html_table
+from prunelab.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prunelab.evaluate.chart import Chart
+    from prunelab.chart import Chart
 
 
 @dataclass(frozen=True)

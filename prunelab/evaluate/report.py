@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from prunelab.anatomy import Anatomy
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.latency import Latency, compare_with_dense
 from prunelab.evaluate.report_text import to_html, to_text
 from prunelab.evaluate.sizes import Size, stored_sizes
+from prunelab.extras import extra
 from prunelab.memory import memory_of
 from prunelab.targets import unwrap
 from prunelab.trace import NonzeroCounter, Op, trace
 
 if TYPE_CHECKING:
-    from prunelab.evaluate.chart import Chart
+    from prunelab.chart import Chart
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from prunelab.evaluate.chart import COLOURS, INK, Chart, chart, style
+from prunelab.chart import COLOURS, INK, Chart, chart, style
 
 if TYPE_CHECKING:
     from prunelab.evaluate.report import Report

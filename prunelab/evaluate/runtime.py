@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunelab.evaluate.progress import bar
 from prunelab.evaluate.runtime_result import Run, SparseRuntime
 from prunelab.evaluate.timing import Call, Speedup, check_settings, describe, interleave, threads_of
 from prunelab.evaluate.ways import KERNEL, Prepared, Problem, block_csr, csr, removed_channels, two_of_four, zeros
+from prunelab.progress import bar
 from prunelab.schedule.base import check_sparsity, check_step
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)

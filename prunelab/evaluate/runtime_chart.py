@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import LogFormatter
 
-from prunelab.evaluate.chart import INK, Chart, chart, looks, style
+from prunelab.chart import INK, Chart, chart, looks, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

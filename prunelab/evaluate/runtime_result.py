@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.table import html_lines, html_table, text_table
 from prunelab.evaluate.timing import duration
+from prunelab.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prunelab.evaluate.chart import Chart
+    from prunelab.chart import Chart
 
 MARGIN = 1.05  # less than 5 % is what the place of a tensor in memory can do
 

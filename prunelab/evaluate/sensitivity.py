@@ -18,12 +18,12 @@ from prunelab.criteria.random import Random
 from prunelab.evaluate.cell import checked_values
 from prunelab.evaluate.layerwise import Reading, Sensitivity
 from prunelab.evaluate.method import Method
-from prunelab.evaluate.progress import bar
 from prunelab.evaluate.seeding import check_seeds, distinct, seeded
 from prunelab.granularity import Granularity, Weight
 from prunelab.heads import targets_of
 from prunelab.masks import Masks
 from prunelab.names import Exclude, matches
+from prunelab.progress import bar
 from prunelab.pruner.once import prune
 from prunelab.pruner.once import score as score_units
 from prunelab.schedule.base import check_sparsity

@@ -18,10 +18,10 @@ from prunelab.evaluate.engine import Engine, resolve
 from prunelab.evaluate.fingerprint import describe
 from prunelab.evaluate.journal import Journal
 from prunelab.evaluate.method import DENSE, Arm, Method, PruningFunction, arms_of
-from prunelab.evaluate.progress import bar
 from prunelab.evaluate.results import Sweep
 from prunelab.evaluate.seeding import check_seeds, distinct
 from prunelab.granularity import Granularity
+from prunelab.progress import bar
 from prunelab.schedule.base import check_sparsity, check_step
 from prunelab.scope import resolve as resolve_scope
 

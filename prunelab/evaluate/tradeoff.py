@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from prunelab.evaluate.chart import COLOURS, FAINT, INK, Chart, chart, label_ends, looks, style
+from prunelab.chart import COLOURS, FAINT, INK, Chart, chart, label_ends, looks, style
 
 if TYPE_CHECKING:
     import pandas as pd

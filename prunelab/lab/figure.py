@@ -1,4 +1,4 @@
-"""The pictures of the lab: charts (`prunelab.evaluate.chart`) with an empty ground, as small files."""
+"""The pictures of the lab: charts (`prunelab.chart`) with an empty ground, as small files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ with lab_extra():
     from matplotlib.figure import Figure
     from PIL import Image
 
-from prunelab.evaluate import chart
-from prunelab.evaluate.chart import COLOURS, DPI, FAINT, GROUND, INK, LINES, MARKERS, WIDTH, Chart, captioned, img
+from prunelab import chart
+from prunelab.chart import COLOURS, DPI, FAINT, GROUND, INK, LINES, MARKERS, WIDTH, Chart, captioned, img
 
 __all__ = [
     "COLOURS",

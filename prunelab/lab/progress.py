@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from prunelab.evaluate.progress import bar, building
 from prunelab.lab.extras import lab_extra
+from prunelab.progress import bar, building
 
 with lab_extra():
     import tqdm  # noqa: F401  # here its absence names the extra; `bar` imports it only when there is one to show

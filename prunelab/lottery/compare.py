@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.interval import Interval, t_interval
+from prunelab.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prunelab.evaluate.chart import Chart
+    from prunelab.chart import Chart
 
 _COLUMNS = ("arm", "seed", "round", "kept", "score")
 

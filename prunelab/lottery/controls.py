@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunelab.curvature.progress import Progress
 from prunelab.evaluate.engine import Engine
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.seeding import check_seeds, seeded
+from prunelab.extras import extra
 from prunelab.lottery import arms as entering
 from prunelab.lottery.arms import Entrant, MakeSmall
 from prunelab.lottery.search import Score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunelab.evaluate.chart import FAINT, INK, Chart, chart, label_ends, looks, style
+from prunelab.chart import FAINT, INK, Chart, chart, label_ends, looks, style
 from prunelab.evaluate.interval import Interval
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from prunelab.criteria.measuring import Batches, run
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.seeding import check_seeds
+from prunelab.extras import extra
 from prunelab.lottery.recipe import Recipe
 from prunelab.lottery.stacked import train_stacked
 from prunelab.lottery.state import State, mixed, weights_of

@@ -21,7 +21,7 @@ from prunelab.masks import Masks
 from prunelab.schedule.base import check_step
 
 if TYPE_CHECKING:
-    from prunelab.evaluate.chart import Chart
+    from prunelab.chart import Chart
 
 _FORMAT = "prunelab.ticket.1"
 MakeModel = Callable[[int], nn.Module]

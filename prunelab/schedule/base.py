@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from prunelab.chart import Chart
 
 
 def check_sparsity(value: float, name: str = "sparsity") -> float:
@@ -60,15 +60,16 @@ class Schedule(ABC):
         """
         return (step for step in range(self.end + 1) if self.due(step))
 
-    def plot(self, until: int | None = None) -> Figure:
+    def plot(self, until: int | None = None) -> Chart:
         """Sparsity against step, up to `until` (by default a little past the end). Needs the extra `lab`."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError('plots need matplotlib: pip install "prunelab[lab]"') from error
+        from prunelab.chart import COLOURS, chart, style
+
         last = check_step(until, "until") if until is not None else max(10, round(1.1 * self.end))
-        figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02))
-        axes.set_title(repr(self), fontsize="medium", wrap=True)
-        axes.step(range(last + 1), [self(step) for step in range(last + 1)], where="post")
+        sparsity = [self(step) for step in range(last + 1)]
+        alt = f"{self!r}: the sparsity at each step, from {sparsity[0]:.3g} at step 0 to {sparsity[-1]:.3g} at {last}."
+        with style():
+            figure = chart(2.8, alt=alt)
+            axes = figure.add_subplot(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02))
+            axes.set_title(repr(self), fontsize=10.5, wrap=True)
+            axes.step(range(last + 1), sparsity, where="post", color=COLOURS[0])
         return figure

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from prunelab.criteria import estimators
-from prunelab.evaluate.extras import extra
 from prunelab.evaluate.seeding import check_seeds, distinct, seeded
+from prunelab.extras import extra
 from prunelab.lottery.features.ticket import feature_ticket, kept_only
 
 if TYPE_CHECKING:

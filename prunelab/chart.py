@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from prunelab.evaluate.extras import extra
+from prunelab.extras import extra
 
 with extra("a plot"):
     import matplotlib as mpl

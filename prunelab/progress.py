@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prunelab.evaluate.extras import extra
+from prunelab.extras import extra
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunelab.evaluate.chart import apart, chart, label_ends, looks, style
+from prunelab.chart import apart, chart, label_ends, looks, style
 
 PLACES = st.lists(st.floats(-50, 150), min_size=1, max_size=12)
 
