@@ -140,6 +140,51 @@ def test_the_keyboard_is_enough(live_context: BrowserContext, served: Served) ->
     expect(status(page)).to_have_text(re.compile(r"Cell \d+ finished\."))
 
 
+def test_typing_indents_as_python_does(live_context: BrowserContext, served: Served) -> None:
+    """Four spaces a level: by Enter after a colon, Tab and Shift+Tab, and back by one Backspace; never a tab."""
+    page = live_context.new_page()
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
+    go_live(page)
+    cell = open_cells(page).first
+    cell.get_by_label("Code of cell").focus()
+    keys = page.keyboard
+    keys.press("Control+A")
+    keys.type("def add(numbers):")
+    keys.press("Enter")
+    keys.type("total = 0")
+    keys.press("Enter")
+    keys.type("for number in numbers:")
+    keys.press("Enter")
+    keys.type("total += number")
+    keys.press("Enter")
+    keys.press("Backspace")
+    keys.type("return total")
+    keys.press("Enter")  # what follows a return is one level further out
+    keys.type("if add([1, 2]) == 3:")
+    keys.press("Enter")
+    for _ in range(2):
+        keys.press("Shift+Tab")
+    keys.press("Tab")
+    keys.type("print(33]")
+    keys.press("Backspace")  # behind a letter it takes that letter only
+    keys.type(")")
+    typed = cell.evaluate("cell => cell.querySelector('.CodeMirror').CodeMirror.getValue()")
+    assert typed.splitlines() == [
+        "def add(numbers):",
+        "    total = 0",
+        "    for number in numbers:",
+        "        total += number",
+        "    return total",
+        "if add([1, 2]) == 3:",
+        "    print(33)",
+    ]
+    keys.press("Control+A")
+    for key in ("Tab", "Tab", "Shift+Tab"):
+        keys.press(key)
+    shifted = cell.evaluate("cell => cell.querySelector('.CodeMirror').CodeMirror.getValue()")
+    assert shifted.splitlines() == ["    " + line for line in typed.splitlines()]
+
+
 def test_nothing_leaves_the_machine_while_live(live_context: BrowserContext, served: Served) -> None:
     page = live_context.new_page()
     watch = Watch(page, served.home)

@@ -74,6 +74,28 @@
     return element;
   }
 
+  const INDENT = 4;
+
+  // Between the margin and the code one Backspace takes back one Tab.
+  function backspace(editor) {
+    const { line, ch } = editor.getCursor();
+    const before = editor.getLine(line).slice(0, ch);
+    if (editor.somethingSelected() || !before || before.trim()) return editor.constructor.Pass;
+    editor.replaceRange("", { line, ch: Math.floor((ch - 1) / INDENT) * INDENT }, { line, ch }, "+delete");
+  }
+
+  // Python's indentation, as everywhere else: by four spaces, never by a tab.
+  function indentAsPython(editor) {
+    editor.setOption("indentUnit", INDENT);
+    editor.setOption("tabSize", INDENT);
+    editor.setOption("indentWithTabs", false);
+    return {
+      Tab: () => editor.execCommand(editor.somethingSelected() ? "indentMore" : "insertSoftTab"),
+      "Shift-Tab": () => editor.execCommand("indentLess"),
+      Backspace: () => backspace(editor),
+    };
+  }
+
   // Tab indents in an editor, so Escape has to lead out of it, and the name of the field has to say so.
   function furnish(cell, host) {
     const box = cell.element.querySelector(".thebe-cell");
@@ -83,7 +105,12 @@
     const run = button("Run", "Run cell " + cell.number, () => host.run(cell));
     run.className = "prune-live-run";
     box.querySelector(".thebe-controls").prepend(run);
-    editor.setOption("extraKeys", { ...editor.getOption("extraKeys"), "Shift-Enter": () => host.run(cell), Esc: () => run.focus() });
+    editor.setOption("extraKeys", {
+      ...editor.getOption("extraKeys"),
+      ...indentAsPython(editor),
+      "Shift-Enter": () => host.run(cell),
+      Esc: () => run.focus(),
+    });
     cell.box = box;
     cell.runButton = run;
     cell.editor = editor;
