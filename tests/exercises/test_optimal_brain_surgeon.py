@@ -92,8 +92,16 @@ def test_the_inverse_of_q3_is_the_librarys_shrinking_one(case):
     torch.testing.assert_close(shrunk._reference(inverse, gone), library.block(left), rtol=0, atol=1e-9)
 
 
-def test_q3_accepts_whoever_inverts_after_all():
-    assert ex.q3.check(shrunk._reference)
+def test_q3_refuses_whoever_inverts_after_all():
+    assert "n³ operations" in str(ex.q3.check(shrunk._reference))
+
+    def inverts_alone(inverse, gone):
+        left = torch.arange(len(inverse)) != gone
+        return torch.cholesky_inverse(torch.linalg.cholesky(inverse.inverse()[left][:, left]))
+
+    verdict = ex.q3.check(inverts_alone)
+    assert not verdict
+    assert "n³ operations" in str(verdict)
 
 
 def test_the_programs_of_q4_do_what_their_names_say():

@@ -22,7 +22,7 @@ Predict first: is it enough that a layer was given more samples than it has inpu
 Then write `undetermined(inputs)`. It gets a list with one tensor X, (samples, I), for each layer: what that layer was
 given. It returns the positions in the list, in order, of those layers whose outputs do *not* determine their weights:
 there is another weight that puts out the same on all of these samples. In other words: XᵀX cannot be inverted. Values
-that agree within rounding count as equal.
+that agree within rounding, at the precision that X has, count as equal.
 """
 
 STARTER = '''\
@@ -79,6 +79,11 @@ def _twins(x: Tensor) -> int:
 Misconception = tuple[Callable[[Layers], Places], str]
 MISTAKES: tuple[Misconception, ...] = (
     (
+        lambda inputs: _open(inputs, lambda x: int(torch.linalg.matrix_rank(x)) if x.numel() else 0),
+        "You take the rank in double precision, where the rounding of single precision looks like news. Take it at the "
+        "precision of X.",
+    ),
+    (
         lambda inputs: [place for place in range(len(inputs)) if place not in _right(inputs)],
         "These are the layers whose weights *are* determined.",
     ),
@@ -92,7 +97,8 @@ MISTAKES: tuple[Misconception, ...] = (
     ),
     (
         lambda inputs: _open(inputs, lambda x: int((x != 0).any(0).sum())),
-        "You look for inputs that are always zero. An input can also be a combination of others.",
+        "This finds inputs that are always zero, and little else: a determinant that is zero to the last bit, or an "
+        "inverse that fails, does not show the others. An input can also be a combination of others.",
     ),
     (
         lambda inputs: _open(inputs, _constant),
@@ -195,6 +201,7 @@ WRONG = (
     (_answer("len(x) <= x.shape[1]"), "more can be too few"),
     (_answer("len(x) < x.shape[1] or (x == 0).all(0).any()"), "is not on the list, but another"),
     (_answer("(x == 0).all(0).any()"), "always zero"),
+    (_answer("torch.linalg.matrix_rank(x.double()) < x.shape[1]"), "rank in double precision"),
     (_answer("(x.std(0) == 0).any()"), "inputs that never change"),
     (_answer("len(x.unique(dim=0)) < x.shape[1]"), "different samples"),
     (_answer("len(set(map(tuple, x.T.tolist()))) < x.shape[1]"), "copies of each other"),

@@ -128,7 +128,11 @@ MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
         {"count": lambda part, left, _: -int(-part * left // 1)},
         "One weight too many goes here: the number is rounded up.",
     ),
-    ({"count": lambda part, left, _: left - round(part * left)}, "The fraction says what goes, and here it stays."),
+    (
+        {"count": lambda part, left, _: left - round(part * left)},
+        "The fraction says what goes, and here it stays. (If this happens only where nothing should go: `x[-0:]` is "
+        "all of x.)",
+    ),
     ({"size": lambda last, first: -last.abs()}, "The largest weights go. The smallest should."),
     (
         {"size": lambda last, first: last},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import isfunction
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunelab.exercises.calling import Case, try_cases
 from prunelab.exercises.comparing import Mistake, name_mistake, require_form
@@ -107,8 +111,55 @@ MISTAKES = (
 )
 
 
+_CUBIC = (
+    "linalg_inv",
+    "linalg_solve",
+    "linalg_lu",
+    "linalg_ldl",
+    "cholesky",
+    "svd",
+    "eig",
+    "qr",
+    "lstsq",
+    "triangular",
+)
+
+
+class _Watch(TorchDispatchMode):
+    """Notes whether a matrix is inverted, factored or solved with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.solved = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.solved |= any(word in func.name() for word in _CUBIC)
+        return func(*args, **(kwargs or {}))
+
+
 def examine(answer: Any) -> None:
-    try_cases(answer, _cases, _judge, name="shrunk")
+    watch = _Watch()
+
+    def judge(found: Any, inverse: Tensor, gone: int) -> None:
+        _judge(found, inverse, gone)
+        if watch.solved:
+            raise Wrong(
+                "The result is right, but a matrix is inverted or solved with on the way: n³ operations for every "
+                "deleted weight. A correction that costs n² is enough."
+            )
+
+    try_cases(_watched(answer, watch) if isfunction(answer) else answer, _cases, judge, name="shrunk")
+
+
+def _watched(answer: Callable[..., Any], watch: _Watch) -> Callable[..., Any]:
+    @wraps(answer)  # the check looks at the signature, and at the code where nothing is returned
+    def call(*given: Any) -> Any:
+        with watch:
+            return answer(*given)
+
+    return call
 
 
 def _judge(found: Any, inverse: Tensor, gone: int) -> None:
@@ -165,6 +216,10 @@ WRONG = (
     (_changed("smaller[left][:, left]", "smaller[left][:, left].tolist()"), "it should return a tensor"),
     (_changed("smaller[left][:, left]", "smaller[left][:, left] * float('nan')"), "NaN in it"),
     (_changed("smaller[left][:, left]", "smaller[left][:, left] * 1.2"), "This is not the inverse of H without"),
+    (
+        _changed("smaller[left][:, left]", "torch.linalg.inv(torch.linalg.inv(inverse)[left][:, left])"),
+        "a matrix is inverted",
+    ),
     (_changed("return", "pass  # "), "Is a `return` missing"),
     (_changed("inverse - column.outer(column)", "inverse.sub_(column.outer(column))"), "modified its input"),
     ("def shrunk(inverse, gone):\n    return inverse @ gone", "raised TypeError"),

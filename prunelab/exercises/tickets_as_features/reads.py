@@ -46,7 +46,8 @@ HINTS = (
 
 TAKEAWAY = (
     "A slope of zero at one point, at the origin, or even everywhere does not mean that an input is ignored. The outer "
-    "product of gradients needs a smooth predictor; to change one column and look is slower, and always right."
+    "product of gradients needs a smooth predictor; to change one column and look is slower, asks nothing of "
+    "the function, and misses only what its points miss."
 )
 
 
@@ -64,7 +65,11 @@ class Unknown:
         if self.kind == "product":
             return chosen.prod(1)
         if self.kind == "far":
-            return (chosen - 1.5).relu().sum(1)
+            return (chosen - 2.5).relu().sum(1)
+        if self.kind == "even":
+            return chosen.square().sum(1)
+        if self.kind == "faint":
+            return 1e-3 * chosen.sum(1)
         if self.kind == "jump":
             return chosen.sign().sum(1)
         return chosen.sign().prod(1)  # "parity"
@@ -76,10 +81,12 @@ class Unknown:
 MISSED = {
     "linear": "This function is linear, and one of the inputs that change it is missing.",
     "product": (
-        "An input is missing whose slope is zero where another input is zero: one special point does not tell. Try "
-        "points in general position."
+        "An input is missing that pushes the value up as often as down, and not at all where another input is zero: "
+        "one special point does not tell, and no correlation does. Look for any change, at points in general position."
     ),
     "far": "An input is missing that matters only where it is large: on most points the function is flat. Try many.",
+    "even": "An input is missing whose sign does not matter. Give it new values; to turn it round is not enough.",
+    "faint": "An input is missing that changes the value only a little. Any change counts.",
     "jump": (
         "An input is missing whose slope is zero wherever there is a slope: the function jumps. Compare values, far "
         "enough apart, and not slopes."
@@ -119,6 +126,8 @@ def _cases() -> list[Case]:
         (Unknown("linear", ()), 3),
         (Unknown("product", (0, 1, 2)), 3),
         (Unknown("far", (0,)), 1),
+        (Unknown("even", (1, 2)), 4),
+        (Unknown("faint", (0, 3)), 4),
     ]
     return [Case(f"function {number}", {"f": f, "d": d}) for number, (f, d) in enumerate(unknown, start=1)]
 
@@ -160,6 +169,8 @@ WRONG = (
     (_by_gradient("torch.full((1, d), 0.3)"), "only where it is large"),
     (_by_gradient("torch.randn(2000, d, generator=torch_draw)"), "the function jumps"),
     (_ALONE, "never matters by itself"),
+    (SOLUTION.replace("torch.randn(2000, generator=draw)  # this", "-x[:, i]  # this"), "sign does not matter"),
+    (SOLUTION.replace("(f(changed) != before)", "((f(changed) - before).abs() > 0.1)"), "only a little"),
     ("def reads(f, d):\n    return torch.ones(d, dtype=torch.bool)", "An input is named that never changes"),
     ("def reads(f, d):\n    return torch.zeros(d, dtype=torch.bool)", "Nothing is named"),
     ("def reads(f, d):\n    return torch.arange(d) == 3", "is linear, and one of"),

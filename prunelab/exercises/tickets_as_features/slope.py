@@ -131,6 +131,8 @@ def _judge(found: Any, x: Tensor, centres: Tensor, coefficients: Tensor, bandwid
             raise Wrong("The result has NaN or infinite values: the point is one of the centres. What is pulled where?")
         if bool((centres == x).all(1).any()):
             raise Wrong("Away from the centres this is right. Here the point is a centre, and one term is wrong.")
+        if (centres - x).norm(dim=1).min() < 0.1:
+            raise Wrong("Close to a centre its term is wrong: it counts fully, however small the distance is.")
         raise Wrong("This is not the gradient of the predictor. Compare it with a small step along each coordinate.")
 
 
@@ -144,6 +146,7 @@ def _cases() -> list[Case]:
         "a narrow kernel": (x, centres, weights, 0.5),
         "one centre": (x, centres[:1], weights[:1], 2.0),
         "double precision": (double[0], double[1], double[2], 3.0),
+        "a point close to a centre": (centres[2] + 0.003, centres, weights, 2.0),
         "the point is one of the centres": (centres[2], centres, weights, 2.0),
         "the point is the only centre": (x, x[None], weights[:1], 2.0),
     }
@@ -176,6 +179,7 @@ WRONG = (
     (_answer("(a * torch.exp(-t.square().sum(1) / L) * 2 / L) @ t"), "a Gaussian kernel"),
     (_answer("(a * torch.exp(-t.abs().sum(1) / L) / L) @ t.sign()"), "sums of absolute differences"),
     (_answer(f"(a * {_K} / L / r) @ t / len(a)"), "the mean over the centres"),
+    (_answer(f"(a * {_K} / L / r.where(r > 0.01, torch.inf)) @ t"), "however small the distance"),
     (_answer(f"(a * {_K} / L / t.norm(dim=1)) @ t"), "What is pulled where"),
     (_answer("(a * torch.exp(-t.norm(dim=1) / L) / L / r) @ t + (r == torch.inf).any()"), "one term is wrong"),
     (_answer(f"(a * {_K} / L / r) @ t + x"), "a small step along each coordinate"),
