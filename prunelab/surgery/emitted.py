@@ -16,9 +16,10 @@ from torch import nn
 
 from prunelab.surgery.constants import Constants, Numbers, Read, bias_name
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import Followed, arguments, operator, writes
+from prunelab.surgery.follow import Followed
 from prunelab.surgery.held import Held, with_numbers
 from prunelab.surgery.labels import Label, varying
+from prunelab.surgery.operations import arguments, operator, writes
 from prunelab.trace import Op, Value
 
 _POOLS = ("max_pool", "adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "upsample", "mkldnn_adaptive")

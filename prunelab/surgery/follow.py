@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from prunelab.surgery.labels import Label, lift, spread, tidy, varying
 from prunelab.surgery.ledger import Ledger, Verdict
+from prunelab.surgery.operations import arguments, operator, shares, writes
 from prunelab.trace import Op, Trace, Value
 
 Rule: TypeAlias = "Callable[[Follower, Op], None]"
@@ -19,9 +19,9 @@ _NONE: frozenset[int] = frozenset()
 class Followed:
     """One trace, and for each of its operations, by number, the labels of what it returned.
 
-    `factors` are the labels of the arguments of products, which cost; `cuts` those that a slice was taken of. `loose`
-    are the dimensions of each result that are as large as the code asks for; `idle` the operations whose results
-    nobody reads.
+    `factors` are the labels of the arguments of products, which cost; `cuts` those that a slice, or one position, was
+    taken of. `loose` are the dimensions of each result that are as large as the code asks for; `idle` the operations
+    whose results nobody reads.
     """
 
     trace: Trace
@@ -52,6 +52,7 @@ class Follower:
         self._zero: set[int] = set()
         self._pure: set[int] = set()
         self._elastic: dict[int, frozenset[int]] = {}
+        self._together: dict[int, set[int]] = {}  # value id → the values that lie in the same memory
         self._tidied: dict[int, Label] = {}  # by their ids: most operations pass on the labels that they got
         self.op: Op | None = None
 
@@ -60,6 +61,7 @@ class Follower:
     def follow(self, trace: Trace) -> Followed:
         """Apply the rule of each operation in turn. What leaves the network keeps its size."""
         self._labels, self._zero, self._pure, self._elastic, self.names = {}, set(), set(), {}, {}
+        self._together = {}
         for held, value in (*trace.parameters.items(), *trace.buffers.items()):
             self.shapes.setdefault(held, value.shape)
             self.names[value.id] = held
@@ -74,13 +76,14 @@ class Follower:
                 followed.returned.append(tuple([] for _ in op.outputs))
                 continue
             name = operator(op)
-            if name == "slice":
+            if name in {"slice", "select"}:
                 dim = arguments(op)["dim"] % len(op.inputs[0].shape)
                 followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
             self._read |= now
             now = {self.names[value.id] for value in op.inputs if value.id in self.names}
             self.used |= now
             self._rules.get(name, self._otherwise)(self, op)
+            self._note_memory(op)
             if op.products:  # the rule may have told a parameter's channels apart, so only now
                 followed.factors[number] = {value.id: self.of(value) for value in op.inputs}
             followed.returned.append(tuple(self.of(value) for value in op.outputs))
@@ -91,6 +94,18 @@ class Follower:
             for label in self.of(value):
                 self.freeze(label, "it leaves the network: the output keeps its size")
         return followed
+
+    def _note_memory(self, op: Op) -> None:
+        """Who shares memory with whom; what is written into a view is not zero in the whole any more either."""
+        if shares(op) and op.inputs:
+            together = self._together.setdefault(op.inputs[0].id, {op.inputs[0].id})
+            for value in op.outputs:
+                together.add(value.id)
+                self._together[value.id] = together
+        if writes(op):
+            for value in op.outputs:
+                if not self.is_zero(value):
+                    self._zero -= self._together.get(value.id, set())
 
     # --- labels of values ----------------------------------------------------------------------------------------
 
@@ -270,35 +285,3 @@ def _widest(labels: Sequence[Label]) -> list[Label]:
         if not any(set(varying(label)) <= set(varying(other)) for other in kept):
             kept.append(label)
     return kept
-
-
-def arguments(op: Op) -> dict[str, Any]:
-    """The arguments of an operation by name, defaults included."""
-    names, defaults, _ = _schema(op.func)
-    return {**defaults, **dict(zip(names, op.args, strict=False)), **op.kwargs}
-
-
-def operator(op: Op) -> str:
-    """The operator's name without its overload and namespace, and without the sign that it works in place: "add"."""
-    return _plain(op.func)
-
-
-@cache
-def _plain(func: Any) -> str:
-    return str(func.name()).partition(".")[0].removeprefix("aten::").removesuffix("_")
-
-
-def writes(op: Op) -> bool:
-    """Whether the operation changes one of its arguments."""
-    return _schema(op.func)[2]
-
-
-@cache
-def _schema(func: Any) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    """The names of the arguments, the defaults, and whether one is written to."""
-    declared = func._schema.arguments
-    return (
-        tuple(argument.name for argument in declared),
-        {argument.name: argument.default_value for argument in declared if argument.has_default_value()},
-        any(argument.alias_info is not None and argument.alias_info.is_write for argument in declared),
-    )

@@ -14,8 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
-from prunelab.surgery.follow import Followed, arguments
+from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op
 from prunelab.trace.record import all_of
 

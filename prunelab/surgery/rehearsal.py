@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import nn
 
 from prunelab.anatomy import Anatomy
 from prunelab.surgery.coupling import Coupling
+from prunelab.surgery.labels import Label
+from prunelab.surgery.operations import arguments, positions
 from prunelab.surgery.shapes import shaped
-from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace import Op, call_arguments, device_of, undisturbed
 from prunelab.trace.record import tensors_returned
 from prunelab.trace.recorder import Recorder, stepwise
 
@@ -40,10 +42,14 @@ class Rehearsed:
     diverged: bool = False
 
 
+# The number of an operation, its name, the shapes that it returns, and the positions that it takes of those left.
+Expected: TypeAlias = tuple[int, str, tuple[Any, ...], list[int] | None]
+
+
 class _Watch(Recorder):
     """Compares with what is expected for as long as the same operations run."""
 
-    def __init__(self, expected: Sequence[tuple[int, str, tuple[Any, ...]]], skip: Sequence[str]) -> None:
+    def __init__(self, expected: Sequence[Expected], skip: Sequence[str]) -> None:
         super().__init__(())
         self._expected, self._skip = expected, tuple(skip)
         self.at, self.diverged, self._extra = 0, False, 0
@@ -52,24 +58,39 @@ class _Watch(Recorder):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = shaped(func, args, kwargs)
         if not self.diverged and not (self._skip and inside(self._path[-1], self._skip)):
-            self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors_returned(result)]))
+            at = self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors_returned(result)]))
+            if at is not None and at[3] is not None:
+                self._compare_positions(at[3], Op(func, args, kwargs, ()))
         return result
 
-    def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> None:
+    def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> Expected | None:
+        """The operation that was expected, where it is this one."""
         ahead = self._expected[self.at : self.at + _AHEAD]
         if ahead and ahead[0][1] == op:
             shapes = ahead[0][2]
             if not all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
                 raise self._mismatch(f"{op} returned {list(found)} where {list(shapes)} was expected")
             self.at, self._extra = self.at + 1, 0
-            return
+            return ahead[0]
         # A copy more or less (a view of a smaller tensor may need none, or one) is no other path through the code.
-        for skipped, (_, name, shapes) in enumerate(ahead):
+        for skipped, (_, name, shapes, _) in enumerate(ahead):
             if name == op and all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
                 self.at, self._extra = self.at + skipped + 1, 0
-                return
+                return ahead[skipped]
         self._extra += 1
         self.diverged = self._extra > _AHEAD  # only the results can be compared
+        return None
+
+    def _compare_positions(self, wanted: list[int], op: Op) -> None:
+        """Code that takes channels by their numbers takes others when some before them are gone."""
+        named, source = arguments(op), op.args[0]
+        found = positions(named, source.shape[named.get("dim", 0)])
+        if found != wanted:
+            self.at -= 1  # this is the operation that failed
+            raise self._mismatch(
+                f"{op.name} takes, of the positions that are left, those from {min(found, default=None)} to "
+                f"{max(found, default=None)}; the same ones would be {wanted[:8]}"
+            )
 
     def _mismatch(self, text: str) -> Mismatch:
         self.mismatch = text
@@ -127,7 +148,7 @@ def rehearse(
     """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
-    expected = []
+    expected: list[Expected] = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if replaced and inside(op.module, replaced):
             continue
@@ -143,10 +164,13 @@ def rehearse(
                     None if shape is None else tuple(None if dim in free else size for dim, size in enumerate(shape))
                     for shape, free in zip(shapes, followed.loose[number], strict=True)
                 )
-        expected.append((number, op.name, shapes))
+        cut = followed.cuts.get(number)
+        taken = None if cut is None else _taken(op, cut, coupling, keep)
+        expected.append((number, op.name, shapes, taken))
     watch = _Watch(expected, replaced)
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
     with undisturbed(anatomy), torch.no_grad(), stepwise(unfused):
+        torch.manual_seed(0)  # as in the verification, for networks that draw
         args, kwargs = call_arguments(example_inputs, device_of(anatomy.model))
         with watch.following(anatomy) if following else nullcontext(), watch:
             try:
@@ -155,3 +179,15 @@ def rehearse(
                 at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
                 return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")
+
+
+def _taken(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> list[int] | None:
+    """Where the positions that a slice or select takes lie among those that are left; None where none goes."""
+    named = arguments(op)
+    dim = named.get("dim", 0) % label.ndim
+    along: NDArray[np.bool_] = np.moveaxis(coupling.kept(label, keep), dim, 0).reshape(label.shape[dim], -1)
+    stays = np.asarray(along.any(axis=1))
+    if stays.all():
+        return None
+    place = np.cumsum(stays) - 1
+    return [int(place[i]) for i in positions(named, len(stays)) if stays[i]]

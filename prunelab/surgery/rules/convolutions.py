@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, spread, varying
+from prunelab.surgery.operations import arguments
 from prunelab.surgery.rules.products import UNREAD
 from prunelab.trace import Op, Value
 
@@ -92,7 +93,9 @@ def _inner_of_groups(run: Follower, weight: Value, groups: int, size: int) -> La
     """Channels along the weight's dimension 1, (groups · size,): every group has its own where nobody else cares."""
     dim = 1
     for label in run.of(weight):
-        if label.shape[dim] == size and label.shape[0] > 1:  # already told apart, by an earlier call
+        if (
+            label.shape[dim] == size and label.shape[0] > 1 and varying(label) == (0, dim)
+        ):  # already told apart, by an earlier call
             return label.reshape(weight.shape[0], size)[:: weight.shape[0] // groups].ravel()
     if run.untouched(weight):
         fresh = run.ledger.new(groups * size).reshape(groups, size)

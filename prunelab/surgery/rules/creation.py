@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
+from prunelab.surgery.operations import arguments
 from prunelab.surgery.rules.pointwise import elementwise
 from prunelab.trace import Op
 

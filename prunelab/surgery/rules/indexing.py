@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, spread, varying
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op, Value
 
 _CHOSEN = "an index chooses among its positions"
@@ -78,7 +79,9 @@ def write(run: Follower, op: Op) -> None:
     labels = [label for label in run.of(x) if dim not in varying(label)]
     for source in sources:
         _meet_beside(run, labels, x, source, dim)
-    run.set(out, labels, zero=run.is_zero(x) and all(map(run.is_zero, sources)))
+    number = named.get("value", 0)
+    nothing = number == 0 if isinstance(number, int | float) else True
+    run.set(out, labels, zero=run.is_zero(x) and nothing and all(map(run.is_zero, sources)))
 
 
 def _meet_beside(run: Follower, labels: list[Label], x: Value, source: Value, dim: int) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, aligned, compress, concatenate, lift, reshape, splits, spread, varying
+from prunelab.surgery.operations import arguments, positions
 from prunelab.trace import Op, Value
 
 
@@ -105,15 +106,10 @@ def cut(run: Follower, op: Op) -> None:
     named, source, value = arguments(op), op.inputs[0], op.outputs[0]
     dim = named.get("dim", 0) % len(source.shape)
     size = source.shape[dim]
-    if "index" in named:
-        positions = np.array([named["index"] % size])
-    else:
-        end = named.get("end")
-        start = named.get("start")
-        positions = np.arange(size)[slice(start, end, named.get("step", 1))]
+    taken = positions(named, size)
     labels = []
     for label in run.of(source):
-        part = label.take(positions, axis=dim) if label.shape[dim] > 1 else label
+        part = label.take(taken, axis=dim) if label.shape[dim] > 1 else label
         labels.append(
             part.reshape(part.shape[:dim] + part.shape[dim + 1 :])
             if "index" in named and part.shape[dim] == 1

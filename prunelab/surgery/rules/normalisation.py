@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, spread, varying
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op, Value
 
 

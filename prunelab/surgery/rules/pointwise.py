@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from prunelab.surgery.follow import Follower, Rule, arguments, operator
-from prunelab.trace import Op
+from prunelab.surgery.follow import Follower, Rule
+from prunelab.surgery.operations import arguments, operator
+from prunelab.trace import Op, Value
 
 # Functions f with f(0) = 0: where their argument is zero because its channel is removed, so is the result.
 _KEEP_ZERO = frozenset(
@@ -56,7 +57,6 @@ _KEEP_ZERO = frozenset(
         "contiguous",
         "native_dropout",
         "nan_to_num",
-        "threshold",
         "conj_physical",
     ]
 )
@@ -80,14 +80,23 @@ def _stays_zero(run: Follower, op: Op) -> bool:
         return False
     if name in {"mul", "logical_and", "bitwise_and"}:
         return any(zeros)
-    if name in {"div", "pow", "true_divide"}:
-        exponent = op.args[1] if len(op.args) > 1 else None
-        return zeros[0] and not (name == "pow" and isinstance(exponent, int | float) and exponent <= 0)
+    if name in {"div", "true_divide"}:
+        return zeros[0] and not any(zeros[1:])  # 0 / 0 is no number
+    if name == "pow":
+        base, exponent = op.args[:2]
+        return isinstance(base, Value) and run.is_zero(base) and isinstance(exponent, int | float) and exponent > 0
+    if name == "threshold":
+        limit, other = op.args[1:3]
+        return zeros[0] and (limit < 0 or other == 0)
+    if name == "where" and any(isinstance(a, int | float) and a != 0 for a in op.args[1:]):
+        return False
     if name in {"add", "sub", "where", "lerp", "maximum", "minimum", "addcmul", "addcdiv", "copy", "rsub"}:
         scalar = next((a for a in op.args[1:2] if isinstance(a, int | float) and not isinstance(a, bool)), 0)
         return all(zeros[1:] if name == "where" and len(zeros) > 2 else zeros) and scalar == 0
     if name in {"hardtanh", "clamp", "clamp_min", "clamp_max"}:
         low, high = _bounds(op)
+        if len(zeros) > 1:  # tensors as bounds
+            return all(zeros)
         return zeros[0] and (low is None or low <= 0) and (high is None or high >= 0)
     return name in _KEEP_ZERO and zeros[0]
 

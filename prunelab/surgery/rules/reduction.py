@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, varying
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op, Value
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunelab.surgery.follow import Follower, Rule, arguments
+from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import spread, varying
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op
 
 
