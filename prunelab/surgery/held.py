@@ -53,9 +53,13 @@ class Held:
         return found
 
     def flat(self, name: str) -> Numbers:
-        """A tensor's numbers, one after the other."""
-        known = self._vectors.get(name)
-        return self.tensors[name].detach().to("cpu", torch.float64).numpy().ravel() if known is None else known
+        """A tensor's numbers, one after the other; unknown where they are complex."""
+        if name in self._vectors:
+            return self._vectors[name]
+        tensor = self.tensors[name].detach()
+        if tensor.is_complex():
+            return np.full(tensor.numel(), np.nan)
+        return tensor.to("cpu", torch.float64).numpy().ravel()
 
     def of(self, value: Value, label: Label) -> Numbers:
         """What `value` holds at each position of a label (broadcast to the label's shape); NaN where unknown."""

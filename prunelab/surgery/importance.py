@@ -109,7 +109,8 @@ def _row_sums(matrix: Tensor) -> Tensor:
     step = max(1, min(rows, _BLOCK // max(columns, 1)))
     block = sums.new_empty(step, columns)
     for start in range(0, rows, step):
-        part = block[: rows - start].copy_(matrix[start : start + step])
+        values = matrix[start : start + step]
+        part = block[: rows - start].copy_(values.abs() if values.is_complex() else values)
         torch.sum(torch.abs(part, out=part), 1, out=sums[start : start + step])
     return sums
 

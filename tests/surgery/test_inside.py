@@ -131,3 +131,47 @@ def test_kernels_that_are_computed_for_every_example() -> None:
     small = prunelab.shrink(Written(), inputs, sparsity=0.5)
     assert small.model.stem.out_channels == 8
     assert small.check.holds
+
+
+class Waves(nn.Module):
+    """Complex between two layers: rectified part by part, taken for pairs of real numbers, or turned."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second = nn.Linear(6, 16, dtype=torch.cfloat), nn.Linear(16, 4, dtype=torch.cfloat)
+        self.phase, self.pairs = nn.Parameter(torch.randn(16)), nn.Linear(6, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 6) -> (N, 4)."""
+        if self.kind == "pairs":
+            z = torch.view_as_complex(self.pairs(x).view(-1, 8, 2))
+            return torch.view_as_real(z * z).flatten(1)[:, :4] + torch.view_as_real(z).sum((1, 2))[:, None]
+        z = self.first(x.to(torch.cfloat))
+        if self.kind == "rectified":
+            z = torch.complex(z.real.relu(), z.imag.relu())
+        elif self.kind == "stacked":
+            z = torch.view_as_complex(torch.view_as_real(z).tanh().contiguous())
+        else:
+            z = z * torch.polar(torch.ones_like(self.phase), self.phase)
+        return self.second(z).abs()
+
+
+@pytest.mark.parametrize("kind", ["rectified", "stacked", "turned", "pairs"])
+def test_complex_numbers(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x = Waves(kind).eval(), torch.randn(4, 6)
+    small = prunelab.shrink(model, x, sparsity=0.5)
+    inputs = torch.randn(5, 6)
+    torch.testing.assert_close(small.model(inputs), small.plan.masked(model)(inputs), rtol=1e-4, atol=1e-5)
+    assert small.model.first.out_features in {8, 16}
+    if kind == "stacked":
+        assert small.model.first.out_features == 8, small.explain()
+
+
+def test_complex_weights_are_compared_by_their_modulus() -> None:
+    model = Waves("stacked").eval()
+    with torch.no_grad():
+        model.first.weight.copy_(torch.complex(torch.full((16, 6), 1e-3), torch.arange(16.0)[:, None].expand(16, 6)))
+    small = prunelab.shrink(model, torch.randn(4, 6), sparsity=0.5)
+    assert small.model.first.weight.imag[:, 0].tolist() == list(range(8, 16))

@@ -169,7 +169,6 @@ _ELEMENTWISE = [
     "feature_dropout",
     "alpha_dropout",
     "_conj",
-    "view_as_real",
     "fake_quantize",
     "lerp",
     "hardtanh",

@@ -1,4 +1,4 @@
-"""Channels that become places of an image, places that become channels, and groups that are dealt out anew."""
+"""Channels that become places of an image, places that become channels, groups dealt out anew, complex numbers."""
 
 from __future__ import annotations
 
@@ -53,8 +53,20 @@ def channel_shuffle(run: Follower, op: Op) -> None:
     run.set(value, labels, zero=run.is_zero(source), of=[source])
 
 
+def pairs(run: Follower, op: Op) -> None:
+    """Complex numbers as pairs of real ones, or back: a last dimension of two comes or goes, and cannot shrink."""
+    source, value = op.inputs[0], op.outputs[0]
+    if len(value.shape) > len(source.shape):
+        labels = [label[..., None] for label in run.of(source)]
+    else:
+        run.keep_dims(source, [-1], "it holds a real and an imaginary part")
+        labels = [label[..., 0] for label in run.of(source) if label.shape[-1] == 1]
+    run.set(value, labels, zero=run.is_zero(source), of=[source])
+
+
 RULES: dict[str, Rule] = {
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     **dict.fromkeys(["channel_shuffle", "native_channel_shuffle"], channel_shuffle),
+    **dict.fromkeys(["view_as_real", "view_as_complex"], pairs),
 }
