@@ -69,6 +69,9 @@ MIDDLES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "scatter": (lambda h: total(h.scatter(0, torch.zeros_like(h[:1]).long(), 0.5)), 16),
     "nothing by nothing": (lambda h: total(torch.nan_to_num(h / h, nan=0.3)), 16),
     "where": (lambda h: total(torch.where(h > 0, h, 0.5)), 16),
+    "the first added to all": (lambda h: (h + h[:, :1]) * (h + h[:, :1]).norm(dim=1, keepdim=True), 16),
+    "the mean added to all": (lambda h: total(h + h.mean(1, keepdim=True)), 16),
+    "the sum times another": (lambda h: total(h.sum(1, keepdim=True) * h.cos()), 16),
     "two to the power": (lambda h: total(2.0**h), 16),
     "bounds that are tensors": (lambda h: total(torch.clamp(h, min=torch.full_like(h, 0.3))), 16),
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from prunelab.surgery.follow import Follower, Rule
+from prunelab.surgery.labels import Label, lift, varying
 from prunelab.surgery.operations import arguments, operator
 from prunelab.trace import Op, Value
 
@@ -70,12 +73,19 @@ def elementwise(run: Follower, op: Op) -> None:
         dims = len(value.shape)
         sizes = [[1] * (dims - len(v.shape)) + run.extent(v) for v in values]
         elastic = [dim for dim, size in enumerate(value.shape) if size > 1 and all(s[dim] == 1 for s in sizes)]
-        run.set(value, labels, zero=_stays_zero(run, op), of=values, elastic=elastic)
+        run.set(value, labels, zero=_stays_zero(run, op, labels, dims), of=values, elastic=elastic)
 
 
-def _stays_zero(run: Follower, op: Op) -> bool:
+def _is_zero_there(run: Follower, value: Value, labels: Sequence[Label], dims: int) -> bool:
+    """Whether the value is zero wherever a channel of the result is removed: it must have these channels, too. The sum
+    over all of them, for one, is zero nowhere."""
+    own = [set(varying(lift(label, dims))) for label in run.of(value)]
+    return run.is_zero(value) and all(any(set(varying(label)) <= mine for mine in own) for label in labels)
+
+
+def _stays_zero(run: Follower, op: Op, labels: Sequence[Label], dims: int) -> bool:
     name = operator(op)
-    zeros = [run.is_zero(value) for value in op.inputs]
+    zeros = [_is_zero_there(run, value, labels, dims) for value in op.inputs]
     if not zeros:
         return False
     if name in {"mul", "logical_and", "bitwise_and"}:
@@ -84,7 +94,7 @@ def _stays_zero(run: Follower, op: Op) -> bool:
         return zeros[0] and not any(zeros[1:])  # 0 / 0 is no number
     if name == "pow":
         base, exponent = op.args[:2]
-        return isinstance(base, Value) and run.is_zero(base) and isinstance(exponent, int | float) and exponent > 0
+        return isinstance(base, Value) and zeros[0] and isinstance(exponent, int | float) and exponent > 0
     if name == "threshold":
         limit, other = op.args[1:3]
         return zeros[0] and (limit < 0 or other == 0)
