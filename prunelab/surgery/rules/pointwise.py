@@ -79,8 +79,12 @@ def elementwise(run: Follower, op: Op) -> None:
 def _is_zero_there(run: Follower, value: Value, labels: Sequence[Label], dims: int) -> bool:
     """Whether the value is zero wherever a channel of the result is removed: it must have these channels, too. The sum
     over all of them, for one, is zero nowhere."""
-    own = [set(varying(lift(label, dims))) for label in run.of(value)]
-    return run.is_zero(value) and all(any(set(varying(label)) <= mine for mine in own) for label in labels)
+    if not run.is_zero(value):
+        return False
+    own = run.of(value)
+    others = [label for label in labels if not any(label is mine for mine in own)]  # nearly always none
+    along = [set(varying(lift(mine, dims))) for mine in own] if others else []
+    return all(any(set(varying(label)) <= dims_ for dims_ in along) for label in others)
 
 
 def _stays_zero(run: Follower, op: Op, labels: Sequence[Label], dims: int) -> bool:
