@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import TypeVar
 
 from prunelab.lab.extras import lab_extra
 from prunelab.progress import bar, building
 
 with lab_extra():
-    import tqdm  # noqa: F401  # here its absence names the extra; `bar` imports it only when there is one to show
+    import_module("tqdm")  # here its absence names the extra; `bar` imports it only when there is one to show
 
 __all__ = ["bar", "building", "track"]
 

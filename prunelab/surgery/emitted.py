@@ -19,7 +19,7 @@ from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed
 from prunelab.surgery.held import Held, with_numbers
 from prunelab.surgery.labels import Label, varying
-from prunelab.surgery.operations import arguments, operator, writes
+from prunelab.surgery.operations import arguments, operator, shares, writes
 from prunelab.trace import Op, Value
 
 _POOLS = ("max_pool", "adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "upsample", "mkldnn_adaptive")
@@ -229,7 +229,7 @@ class _Following(Held):
 
     def _move(self, op: Op, returned: Sequence[Sequence[Label]]) -> None:
         """Channels keep their constants wherever they are moved to."""
-        if any(a.alias_info is not None for a in op.func._schema.arguments):
+        if shares(op) or writes(op):
             for value in op.outputs:
                 source = op.inputs[0].id
                 self.views[value.id] = {source, *self.views.get(source, ())}

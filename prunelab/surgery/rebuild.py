@@ -7,7 +7,7 @@ import copyreg
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
 
 def _copied_tensor(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
     """`copy.deepcopy(tensor, memo)`; at once where it has its memory for itself, as the counters of normalisations."""
-    storages: dict[int, Any] = memo.setdefault("torch", {})  # type: ignore[call-overload]  # as PyTorch does
+    storages: dict[int, Any] = cast(dict[Any, Any], memo).setdefault("torch", {})  # where PyTorch keeps them, too
     own = _owns_its_storage(tensor) and not (tensor.requires_grad or vars(tensor))
     if not own or tensor.untyped_storage()._cdata in storages:
         copied_: Tensor = copy.deepcopy(tensor, memo)
