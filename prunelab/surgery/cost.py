@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,33 +32,24 @@ def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
         op = followed.trace.ops[number]
         args = _smaller(op.args, factors, coupling, keep)
         outputs = [
-            _Sized(coupling.shape_after(value.shape, labels, keep) or value.shape)
+            _small(value, labels, coupling, keep)
             for value, labels in zip(op.outputs, followed.returned[number], strict=True)
         ]
-        products = find_products(op.name, outputs[0] if len(outputs) == 1 else tuple(outputs), args)
+        products = find_products(op.name, outputs[0] if len(outputs) == 1 else outputs, args)
         total += sum(macs for macs, _ in products or [])
     return total
 
 
+def _small(value: Value, labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Value:
+    return Value(value.id, coupling.shape_after(value.shape, labels, keep) or value.shape, value.dtype)
+
+
 def _smaller(item: Any, factors: dict[int, list[Label]], coupling: Coupling, keep: NDArray[np.bool_]) -> Any:
     if isinstance(item, Value):
-        return _Sized(coupling.shape_after(item.shape, factors.get(item.id, ()), keep) or item.shape)
+        return _small(item, factors.get(item.id, ()), coupling, keep)
     if isinstance(item, tuple) and not PLAIN.issuperset(map(type, item)):
         return tuple(_smaller(i, factors, coupling, keep) for i in item)
     return item
-
-
-@dataclass(frozen=True, slots=True)
-class _Sized:
-    """What a formula asks of a tensor."""
-
-    shape: tuple[int, ...]
-
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    def dim(self) -> int:
-        return len(self.shape)
 
 
 def dense_macs(coupling: Coupling) -> int:

@@ -86,10 +86,15 @@ class Coupling:
         """The shape of a tensor when only the kept units are left; None where what is left fills no box."""
         if not labels:
             return shape
+        if len(labels) == 1:  # nearly always
+            box = self._box(labels[0], keep)
+            if box is None:
+                return None
+            return tuple([left if n > 1 else size for left, n, size in zip(box, labels[0].shape, shape, strict=True)])
         sizes = list(shape)
         along = [varying(label) for label in labels]
-        # Nearly always each dimension is one label's.
-        if len(labels) == 1 or sum(map(len, along)) == len({dim for dims in along for dim in dims}):
+        # Mostly each dimension is one label's.
+        if sum(map(len, along)) == len({dim for dims in along for dim in dims}):
             boxes = [(self._box(label, keep), dims) for label, dims in zip(labels, along, strict=True)]
         else:
             boxes = [(extents(stays), dims) for stays, dims in together([self.kept(f, keep) for f in labels])]

@@ -28,12 +28,10 @@ class _Values(Recorder):
         self._skip = skip
         self.seen: list[tuple[str, list[Tensor]]] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        if self.ops:
-            op = self.ops.pop()
-            if not inside(op.module, self._skip):
-                self.seen.append((op.name, [t.detach().clone() for t in all_of(Tensor, result)]))
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if not inside(self._path[-1], self._skip):
+            self.seen.append((str(func.name()), [t.detach().clone() for t in all_of(Tensor, result)]))
         return result
 
 

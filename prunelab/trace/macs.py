@@ -1,7 +1,7 @@
 """Multiply-adds of one operation: a table from operators to closed forms over the shapes they were called with.
 
-A formula gets the operator's result and its arguments, and returns (multiply-adds, factors) for each product that the
-operation performs. Only factors can be weights: a bias is added, not multiplied.
+A formula gets the operator's result and its arguments, as data, and returns (multiply-adds, factors) for each product
+that the operation performs. Only factors can be weights: a bias is added, not multiplied.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
-Products: TypeAlias = list[tuple[int, tuple[Tensor, ...]]]
+from prunelab.trace.record import Value
+
+Products: TypeAlias = list[tuple[int, tuple[Value, ...]]]
 
 
 def find_products(name: str, result: Any, args: Sequence[Any]) -> Products | None:
@@ -34,32 +35,32 @@ def _none(*_: Any) -> Products:
     return []
 
 
-def _matmul(_: Tensor, a: Tensor, b: Tensor, *__: Any) -> Products:
+def _matmul(_: Value, a: Value, b: Value, *__: Any) -> Products:
     """(…, m, k) @ (…, k, n): m·k·n for each matrix of the batch."""
     return [(a.numel() * b.shape[-1], (a, b))]
 
 
-def _add_matmul(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any) -> Products:
+def _add_matmul(out: Value, _: Value, a: Value, b: Value, *__: Any) -> Products:
     return _matmul(out, a, b)
 
 
-def _matvec(_: Tensor, a: Tensor, b: Tensor, *__: Any) -> Products:
+def _matvec(_: Value, a: Value, b: Value, *__: Any) -> Products:
     """(m, k) @ (k,): m·k; the same for a dot product, with m = 1."""
     return [(a.numel(), (a, b))]
 
 
-def _add_matvec(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any) -> Products:
+def _add_matvec(out: Value, _: Value, a: Value, b: Value, *__: Any) -> Products:
     return _matvec(out, a, b)
 
 
-def _linear(_: Tensor, x: Tensor, weight: Tensor, *__: Any) -> Products:
+def _linear(_: Value, x: Value, weight: Value, *__: Any) -> Products:
     """x (…, I), weight (O, I) or (I,): every output reads a whole row. Most devices show it as mm or addmm."""
     outputs = weight.shape[0] if weight.dim() == 2 else 1
     return [(x.numel() * outputs, (x, weight))]
 
 
 def _convolution(
-    out: Tensor, x: Tensor, weight: Tensor, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool,
+    out: Value, x: Value, weight: Value, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool,
     *_: Any,
 ) -> Products:  # fmt: skip
     """The whole kernel (O, I/g, k…) is applied once at each output site; a transposed one once at each input site."""
@@ -67,7 +68,7 @@ def _convolution(
     return [(batch * math.prod(sites) * weight.numel(), (x, weight))]
 
 
-def _attention(_: Any, q: Tensor, k: Tensor, v: Tensor, *__: Any) -> Products:
+def _attention(_: Any, q: Value, k: Value, v: Value, *__: Any) -> Products:
     """q (B, H, S, D), k (B, H', T, D), v (B, H', T, E): S·T·D + S·T·E for each of the H query heads.
 
     With fewer key than query heads (grouped-query attention) the kernel repeats the keys: the cost is that of H heads.
@@ -76,14 +77,14 @@ def _attention(_: Any, q: Tensor, k: Tensor, v: Tensor, *__: Any) -> Products:
     return [(scores * q.shape[-1], (q, k)), (scores * v.shape[-1], (v,))]
 
 
-def _recurrent(x: Tensor, weights: Sequence[Tensor]) -> Products:
+def _recurrent(x: Value, weights: Sequence[Value]) -> Products:
     """x (T, B, I), or (steps, I) when packed: every weight matrix is multiplied once at each step of each sequence."""
     steps = math.prod(x.shape[:-1])
     return [(steps * weight.numel(), (weight,)) for weight in weights if weight.dim() == 2]
 
 
 def _trilinear(
-    _: Tensor, a: Tensor, b: Tensor, c: Tensor, ones_a: list[int], ones_b: list[int], ones_c: list[int], *__: Any
+    _: Value, a: Value, b: Value, c: Value, ones_a: list[int], ones_b: list[int], ones_c: list[int], *__: Any
 ) -> Products:
     """Σ a·b·c after inserting dimensions of size 1 (`nn.Bilinear`): one multiply-add a term, B·O·I₁·I₂."""
 

@@ -23,6 +23,12 @@ class Value:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:

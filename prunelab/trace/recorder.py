@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,10 @@ def stepwise(wanted: bool) -> Iterator[None]:
         torch._C._set_mkldnn_enabled(fused)
 
 
+# An operation: the operator, its arguments as data, what it returned, the module, and the tensors it was given.
+_Ran: TypeAlias = tuple[Any, tuple[Any, ...], dict[str, Any], tuple[Value, ...], str, tuple[Value, ...]]
+
+
 class Recorder(TorchDispatchMode):
     """Records every operation that runs while it is active. Holds no tensor: only weak references."""
 
@@ -119,7 +123,8 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, parameters: Iterable[tuple[Tensor, str]], nonzero: NonzeroCounter | None = None) -> None:
         super().__init__()
-        self.ops: list[Op] = []
+        self._ran: list[_Ran] = []
+        self._ops: list[Op] = []
         self._path = [""]
         self._raised: tuple[BaseException, str] | None = None
         self._seen: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
@@ -173,16 +178,33 @@ class Recorder(TorchDispatchMode):
             tuple([item if type(item) in PLAIN else self._describe(item, read) for item in args]),
             {key: self._describe(item, read) for key, item in kwargs.items()} if kwargs else {},
         )
-        source = self._source_of(read)  # before the operation, which may overwrite what it reads
         result = func(*args, **kwargs)
         # Nearly always one tensor, and this runs for every operation.
         outputs = tuple([self.value(tensor) for tensor in tensors_returned(result)])
+        self._ran.append((func, *described, outputs, self._path[-1], tuple(read)))
+        if self._nonzero is not None:  # counted while the operands are there
+            self._cost({self.value(tensor).id: tensor for tensor in all_of(Tensor, (args, kwargs))})
+        return result
+
+    @property
+    def ops(self) -> list[Op]:
+        """What ran so far."""
+        while len(self._ops) < len(self._ran):
+            self._cost()
+        return self._ops
+
+    def _cost(self, operands: Mapping[int, Tensor] | None = None) -> None:
+        """Write down the next operation with what it cost: not while the network runs, whose tensors push all of this
+        out of the processor's caches."""
+        func, args, kwargs, outputs, path, read = self._ran[len(self._ops)]
+        products = find_products(func.name(), outputs[0] if len(outputs) == 1 else outputs, args)
+        costs = (
+            tuple([Product(macs, self._weights(factors, operands)) for macs, factors in products]) if products else ()
+        )
+        self._ops.append(Op(func, args, kwargs, outputs, path, costs, products is not None, read))
+        source = self._source_of(read)
         for value in outputs:
             self._sources[value.id] = source
-        products = find_products(func.name(), result, args)
-        costs = tuple([Product(macs, self._weights(factors)) for macs, factors in products]) if products else ()
-        self.ops.append(Op(func, *described, outputs, self._path[-1], costs, products is not None, tuple(read)))
-        return result
 
     def _describe(self, item: Any, values: list[Value]) -> Any:
         """`item` as data: tensors as values, which are added to `values`, lists as tuples, unknown objects as the name
@@ -200,14 +222,15 @@ class Recorder(TorchDispatchMode):
             return {key: self._describe(i, values) for key, i in item.items()}
         return item if isinstance(item, tuple(_DATA)) else f"<{type(item).__name__}>"
 
-    def _weights(self, factors: Iterable[Tensor]) -> tuple[Weight, ...]:
+    def _weights(self, factors: Iterable[Value], operands: Mapping[int, Tensor] | None) -> tuple[Weight, ...]:
         """Those of `factors` that are computed from parameters and from no input."""
         weights = []
-        for tensor in factors:
-            names = self._sources.get(self.value(tensor).id)
-            if names:
-                nonzero = None if self._nonzero is None else self._nonzero.count(tensor)
-                weights.append(Weight(tuple(sorted(names)), tensor.numel(), nonzero))
+        for value in factors:
+            if names := self._sources.get(value.id):
+                nonzero = None
+                if self._nonzero is not None and operands is not None:
+                    nonzero = self._nonzero.count(operands[value.id])
+                weights.append(Weight(tuple(sorted(names)), value.numel(), nonzero))
         return tuple(weights)
 
     def _source_of(self, values: Iterable[Value]) -> frozenset[str] | None:
