@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.anatomy import Anatomy
+from prunelab.surgery.aligned import inside
 from prunelab.surgery.cost import dense_macs, macs_after
 from prunelab.surgery.coupling import Coupling, Group
-from prunelab.surgery.diagnosis import first_difference
+from prunelab.surgery.diagnosis import comparable, compare
 from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
-from prunelab.surgery.rehearsal import Rehearsed, inside, rehearse, rehearse_shapes
+from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.trace import Value
@@ -70,8 +71,11 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         chosen = choose(coupling)
         plan = plan_for(coupling, chosen, numbers)
         small = plan.cut_out_of(coupling.anatomy)
-        trial = rehearse if verify else rehearse_shapes
-        result = trial(Anatomy(small), example_inputs, coupling, chosen.keep, plan.replaced)
+        asked = example_inputs, coupling, chosen.keep, plan.replaced
+        if verify:
+            result = rehearse(Anatomy(small), *asked, sketched=comparable(coupling) if exact else ())
+        else:
+            result = rehearse_shapes(Anatomy(small), *asked)
         if result.failed:
             if not numbers.another(result.op, coupling, chosen.keep):
                 coupling = _without_blamed(coupling, chosen.keep, result)
@@ -79,10 +83,11 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         if not verify:
             return Built(small, plan, chosen, coupling, None)
         masked = plan.masked(model)
-        outcome = check(masked, small, example_inputs, result.outputs)
-        if outcome.holds or (not exact and not outcome.raised):
+        expected, at = compare(masked, *asked, result.sketches)
+        outcome = check(masked, small, example_inputs, (expected, result.outputs))
+        settled = at is None or bool(chosen.keep.all())  # where nothing goes, nothing that differs is our doing
+        if (outcome.holds and settled) or (not exact and not outcome.raised):
             return Built(small, plan, chosen, coupling, outcome)
-        at = first_difference(masked, small, example_inputs, coupling, chosen.keep, plan.replaced)
         if at is None:
             if outcome.raised:
                 raise OtherPath(outcome.inputs, outcome.raised)

@@ -1,4 +1,8 @@
-"""Where two networks that should agree first differ: the values of each operation, side by side."""
+"""Where two networks that should compute the same first differ: the values of each operation, side by side.
+
+An error in a branch that a layer scale of a millionth hides is no difference in the outputs. It would be one after the
+next few epochs of training.
+"""
 
 from __future__ import annotations
 
@@ -11,81 +15,107 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunelab.anatomy import Anatomy
+from prunelab.surgery.aligned import Aligned, Expected, inside
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
-from prunelab.surgery.rehearsal import inside
+from prunelab.surgery.operations import operator, shares, writes
+from prunelab.surgery.sketch import Sketch, Sketches, sketch
+from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import TOLERANCE
 from prunelab.trace import call_arguments, device_of, undisturbed
-from prunelab.trace.record import all_of
-from prunelab.trace.recorder import Recorder, stepwise
+from prunelab.trace.record import all_of, tensors_returned
+from prunelab.trace.recorder import stepwise
+
+_LOOSER = 10  # than the outputs: single values, relative to the largest one of their tensor
+_ROUNDING = 1e-6  # of what an operation reads: the difference of two equal numbers is nothing but rounding
 
 
-class _Values(Recorder):
-    """Keeps a copy of what each operation returned."""
-
-    def __init__(self, skip: Sequence[str]) -> None:
-        super().__init__(())
-        self._skip = skip
-        self.seen: list[tuple[str, list[Tensor]]] = []
-
-    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if not inside(self._path[-1], self._skip):
-            self.seen.append((str(func.name()), [t.detach().clone() for t in all_of(Tensor, result)]))
-        return result
+def comparable(coupling: Coupling) -> frozenset[int]:
+    """The operations, by number, that compute values which somebody reads: no views and copies, which may be of memory
+    that is yet to be filled."""
+    followed = coupling.followed[0]
+    return frozenset(
+        number
+        for number, op in enumerate(followed.trace.ops)
+        if number not in followed.idle
+        and (writes(op) or not shares(op))
+        and not operator(op).startswith(("empty", "new_empty", "resize", "copy"))
+    )
 
 
-def first_difference(
+def compare(
     masked: nn.Module,
-    small: nn.Module,
     example_inputs: Any,
     coupling: Coupling,
     keep: NDArray[np.bool_],
     replaced: Sequence[str],
-) -> int | None:
-    """The number of the first operation of the trace whose values differ where both networks have them, or None."""
-    followed = coupling.followed[0]
-    numbers = [i for i, op in enumerate(followed.trace.ops) if not inside(op.module, replaced)]
-    large, little = (_values(model, example_inputs, replaced) for model in (masked, small))
-    for number, (name, expected), (other, found) in zip(numbers, large, little, strict=False):
-        if name != other or name != followed.trace.ops[number].name:
-            return None
-        if number in followed.idle:
-            continue
-        for a, b, labels in zip(expected, found, followed.returned[number], strict=False):
-            if not _agree(_left(a, labels, coupling, keep), b):
-                return number
-    return None
-
-
-def _values(model: nn.Module, inputs: Any, skip: Sequence[str]) -> list[tuple[str, list[Tensor]]]:
-    record = _Values(skip)
-    unfused = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with undisturbed(model), stepwise(unfused):
+    small: Sketches,
+) -> tuple[Any, int | None]:
+    """What the masked network returns, and the number of the first operation of the trace that returned something else
+    in the smaller one, of which sketches were made; None where there is none."""
+    trace = coupling.followed[0].trace
+    used = {value.id for op in trace.ops for value in op.inputs} | {value.id for value in trace.outputs}
+    expected = [
+        Expected(number, op.name, tuple([value.shape if value.id in used else None for value in op.outputs]), op.module)
+        for number, op in enumerate(trace.ops)
+        if not inside(op.module, replaced)
+    ]
+    watch = _Compared(expected, replaced, small, coupling, keep)
+    unfused = any(isinstance(module, nn.RNNBase) for module in masked.modules())
+    with undisturbed(masked), stepwise(unfused):
         torch.manual_seed(0)
-        args, kwargs = call_arguments(inputs, device_of(model))
-        with record.following(Anatomy(model)), record:
-            model(*args, **kwargs)
-    return record.seen
+        args, kwargs = call_arguments(example_inputs, device_of(masked))
+        with watch.following(Anatomy(masked)), watch:
+            outputs = masked(*args, **kwargs)
+    return outputs, watch.first
 
 
-def _left(tensor: Tensor, labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Tensor | None:
-    """What the smaller network has of a tensor."""
-    shape = coupling.shape_after(tensor.shape, labels, keep)
-    if shape is None:
-        return None
-    mask = np.ones(tuple(tensor.shape), bool)
-    for label in labels:
-        mask &= coupling.kept(label, keep)
-    return tensor[torch.from_numpy(mask).to(tensor.device)].reshape(shape)
+class _Compared(Aligned):
+    """Compares what each operation returns with the sketch that there is of it."""
 
+    def __init__(
+        self,
+        expected: Sequence[Expected],
+        skip: Sequence[str],
+        small: Sketches,
+        coupling: Coupling,
+        keep: NDArray[np.bool_],
+    ) -> None:
+        super().__init__(expected, skip)
+        self._small, self._coupling, self._keep = small, coupling, keep
+        self._scales: dict[int, float] = {}  # value id → its largest magnitude, or that of what it was computed from
+        self._cuts: dict[tuple[Any, ...], Slices | None] = {}
+        self.first: int | None = None
 
-def _agree(a: Tensor | None, b: Tensor) -> bool:
-    if a is None or a.shape != b.shape:
-        return True  # a dimension as large as the code asks for: nothing to compare
-    if not a.is_floating_point() or not a.numel():
-        return True
-    a, b = a.double(), b.double()
-    gap = torch.where((a == b) | (a.isnan() & b.isnan()), torch.zeros_like(a), a - b).abs().max()
-    scale = a[a.isfinite()].abs().max() if a.isfinite().any() else torch.tensor(0.0)
-    return bool(gap <= 10 * TOLERANCE[torch.float32] * scale + 1e-12)
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        read = [self.value(tensor).id for tensor in all_of(Tensor, (args, kwargs))] if self.first is None else []
+        result = func(*args, **kwargs)
+        tensors = tensors_returned(result)
+        one = self.place(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors]))
+        if self.first is not None:
+            return result
+        scale = max((self._scales.get(value, 0.0) for value in read), default=0.0)
+        found = self._small.get(one.number, ()) if one is not None else ()
+        for place, tensor in enumerate(tensors):
+            own = scale
+            if one is not None and place < len(found) and one.shapes[place] is not None:
+                labels = self._coupling.followed[0].returned[one.number][place]
+                expected, other = self._left(tensor, labels), found[place]
+                if expected is not None and other is not None:
+                    tolerance = _LOOSER * TOLERANCE.get(tensor.dtype, 1e-4)
+                    if expected.shape == other.shape and expected.differs(other, tolerance, _ROUNDING * scale):
+                        self.first = one.number
+                    own = expected.scale
+            self._scales[self.value(tensor).id] = own
+        return result
+
+    def _left(self, tensor: Tensor, labels: Sequence[Label]) -> Sketch | None:
+        """A sketch of what the smaller network has of a tensor; None where that fills no box."""
+        shape = tuple(tensor.shape)
+        if self._coupling.shape_after(shape, labels, self._keep) is None:
+            return None
+        key = (shape, *map(id, labels))
+        if key not in self._cuts:
+            self._cuts[key] = slices_of(shape, [self._coupling.kept(label, self._keep) for label in labels])
+        cut = self._cuts[key]
+        return sketch(tensor if cut is None else cut.keep(tensor))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.anatomy import Anatomy
+from prunelab.surgery.aligned import Aligned, Expected, Shape, inside
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import arguments, positions
 from prunelab.surgery.shapes import shaped
+from prunelab.surgery.sketch import Sketches, sketch
 from prunelab.trace import Op, call_arguments, device_of, undisturbed
 from prunelab.trace.record import tensors_returned
-from prunelab.trace.recorder import Recorder, stepwise
-
-_AHEAD = 4  # operations that may be missing or more
+from prunelab.trace.recorder import stepwise
 
 
 class Mismatch(Exception):
@@ -32,9 +32,11 @@ class Mismatch(Exception):
 class Rehearsed:
     """What the network returned, or where it first went wrong: `op`, the number of the operation in the trace of the
     large network (None where that is not known), the module that was running, and what was seen. It `diverged` where
-    it ran other operations than the large network."""
+    it ran other operations than the large network. `sketches`, by the number of the operation, are of the values that
+    it returned."""
 
     outputs: Any = None
+    sketches: Sketches = field(default_factory=dict)
     failed: bool = False
     op: int | None = None
     module: str = ""
@@ -42,44 +44,31 @@ class Rehearsed:
     diverged: bool = False
 
 
-# The number of an operation, its name, the shapes that it returns, and the positions that it takes of those left.
-Expected: TypeAlias = tuple[int, str, tuple[Any, ...], list[int] | None]
+class _Watch(Aligned):
+    """Compares with what is expected, and keeps what the `sketched` operations return."""
 
-
-class _Watch(Recorder):
-    """Compares with what is expected for as long as the same operations run."""
-
-    def __init__(self, expected: Sequence[Expected], skip: Sequence[str]) -> None:
-        super().__init__(())
-        self._expected, self._skip = expected, tuple(skip)
-        self.at, self.diverged, self._extra = 0, False, 0
-        self.mismatch: str | None = None
+    def __init__(self, expected: Sequence[Expected], skip: Sequence[str], sketched: Container[int]) -> None:
+        super().__init__(expected, skip)
+        self._sketched = sketched
+        self.sketches: Sketches = {}
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = shaped(func, args, kwargs)
-        if not self.diverged and not (self._skip and inside(self._path[-1], self._skip)):
-            at = self._compare(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors_returned(result)]))
-            if at is not None and at[3] is not None:
-                self._compare_positions(at[3], Op(func, args, kwargs, ()))
+        tensors = tensors_returned(result)
+        one = self.place(str(func.name()), tuple([tuple(tensor.shape) for tensor in tensors]))
+        if one is not None:
+            if one.positions is not None:
+                self._compare_positions(one.positions, Op(func, args, kwargs, ()))
+            if one.number in self._sketched:
+                self.sketches[one.number] = tuple(map(sketch, tensors))
         return result
 
-    def _compare(self, op: str, found: tuple[tuple[int, ...], ...]) -> Expected | None:
-        """The operation that was expected, where it is this one."""
-        ahead = self._expected[self.at : self.at + _AHEAD]
-        if ahead and ahead[0][1] == op:
-            shapes = ahead[0][2]
-            if not all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
-                raise self._mismatch(f"{op} returned {list(found)} where {list(shapes)} was expected")
-            self.at, self._extra = self.at + 1, 0
-            return ahead[0]
-        # A copy more or less (a view of a smaller tensor may need none, or one) is no other path through the code.
-        for skipped, (_, name, shapes, _) in enumerate(ahead):
-            if name == op and all(_fits(want, have) for want, have in zip(shapes, found, strict=False)):
-                self.at, self._extra = self.at + skipped + 1, 0
-                return ahead[skipped]
-        self._extra += 1
-        self.diverged = self._extra > _AHEAD  # only the results can be compared
-        return None
+    def unfit(self, text: str) -> None:
+        if self.diverged:  # it may be another operation
+            super().unfit(text)
+            return
+        self.mismatch = text
+        raise Mismatch(text)
 
     def _compare_positions(self, wanted: list[int], op: Op) -> None:
         """Code that takes channels by their numbers takes others when some before them are gone."""
@@ -87,25 +76,10 @@ class _Watch(Recorder):
         found = positions(named, source.shape[named.get("dim", 0)])
         if found != wanted:
             self.at -= 1  # this is the operation that failed
-            raise self._mismatch(
+            self.unfit(
                 f"{op.name} takes, of the positions that are left, those from {min(found, default=None)} to "
                 f"{max(found, default=None)}; the same ones would be {wanted[:8]}"
             )
-
-    def _mismatch(self, text: str) -> Mismatch:
-        self.mismatch = text
-        return Mismatch(text)
-
-
-def _fits(want: tuple[int | None, ...] | None, have: tuple[int, ...]) -> bool:
-    """None stands for any size."""
-    if want is None:
-        return True
-    return len(want) == len(have) and all(w is None or w == h for w, h in zip(want, have, strict=True))
-
-
-def inside(module: str, paths: Sequence[str]) -> bool:
-    return any(not path or module == path or module.startswith(f"{path}.") for path in paths)
 
 
 def rehearse_shapes(
@@ -143,16 +117,19 @@ def rehearse(
     coupling: Coupling,
     keep: NDArray[np.bool_],
     replaced: Sequence[str],
+    *,
     following: bool = True,
+    sketched: Container[int] = (),
 ) -> Rehearsed:
-    """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed."""
+    """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed.
+    Sketches are made of what the operations with the numbers `sketched` return."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected: list[Expected] = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if replaced and inside(op.module, replaced):
             continue
-        shapes: tuple[Any, ...] = (None,) * len(op.outputs)
+        shapes: tuple[Shape, ...] = (None,) * len(op.outputs)
         if number not in followed.idle:
             shapes = tuple([
                 None if value.id not in used
@@ -166,17 +143,17 @@ def rehearse(
                 )
         cut = followed.cuts.get(number)
         taken = None if cut is None else _taken(op, cut, coupling, keep)
-        expected.append((number, op.name, shapes, taken))
-    watch = _Watch(expected, replaced)
+        expected.append(Expected(number, op.name, shapes, op.module, taken))
+    watch = _Watch(expected, replaced, sketched)
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
     with undisturbed(anatomy), torch.no_grad(), stepwise(unfused):
         torch.manual_seed(0)  # as in the verification, for networks that draw
         args, kwargs = call_arguments(example_inputs, device_of(anatomy.model))
         with watch.following(anatomy) if following else nullcontext(), watch:
             try:
-                return Rehearsed(anatomy.model(*args, **kwargs), diverged=watch.diverged)
+                return Rehearsed(anatomy.model(*args, **kwargs), watch.sketches, diverged=watch.diverged)
             except Exception as error:
-                at = expected[watch.at][0] if watch.at < len(expected) and not watch.diverged else None
+                at = expected[watch.at].number if watch.at < len(expected) and not watch.lost else None
                 place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
                 return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")
 

@@ -6,7 +6,9 @@ A relative tolerance on the outputs lets any error of such a branch pass, so the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,10 @@ MIDDLES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "the mean added to all": (lambda h: total(h + h.mean(1, keepdim=True)), 16),
     "the sum times another": (lambda h: total(h.sum(1, keepdim=True) * h.cos()), 16),
     "two to the power": (lambda h: total(2.0**h), 16),
+    "divided by the width": (lambda h: h / h.shape[1], 16),
+    "its own spread, as a number": (lambda h: h * float(h.detach().std()), 16),
+    "numbers of a fixed seed": (lambda h: h * torch.rand(h.shape, generator=torch.Generator().manual_seed(3)), 16),
+    "sorted": (lambda h: h * torch.from_numpy(np.sort(h.detach().numpy(), 1)[:, -1:]), 16),
     "bounds that are tensors": (lambda h: total(torch.clamp(h, min=torch.full_like(h, 0.3))), 16),
 }
 
@@ -97,6 +103,54 @@ def test_what_stays_zero_still_goes(middle: Callable[[Tensor], Tensor], width: i
     torch.manual_seed(1)
     small = prunelab.shrink(Faint(lambda h: total(middle(h)), width).eval(), torch.randn(4, 8), sparsity=0.5)
     assert small.model.first.out_features == 8
+
+
+@cache
+def table(size: int) -> Tensor:
+    """Computed in the first forward only, as positions often are: more operations than in any forward after it."""
+    steps = torch.arange(size)
+    return ((steps[:, None] * 3 + steps[None] * 2 + 1) % size).float().mean(1).sqrt().cos().add(2).log()
+
+
+class Remembered(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + table(x.shape[1])
+
+
+class Late(Faint):
+    """Something that is computed once comes before the faint branch."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(middle, 16)
+        self.remembered = Remembered()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.remembered(x))
+
+
+def test_a_branch_is_compared_after_operations_that_run_only_once() -> None:
+    torch.manual_seed(1)
+    table.cache_clear()
+    model, x = Late(lambda h: h / h.shape[1]).eval(), torch.randn(4, 8)
+    small = prunelab.shrink(model, x, sparsity=0.5)
+    assert small.model.first.out_features == 16
+    assert "returns something else when there are fewer" in small.explain()
+    torch.testing.assert_close(small.model.branch(x), model.branch(x))
+
+
+def through_unfilled_memory(h: Tensor) -> Tensor:
+    """Written into memory that holds anything before, as padding by what is on the other side is, and copied so."""
+    first, second = torch.empty(len(h) + 2, h.shape[1]), torch.empty(len(h) + 2, h.shape[1])
+    first.numpy()[:] = np.random.default_rng().normal(size=first.shape)  # behind the dispatcher's back
+    first[1:-1].copy_(h)
+    second.copy_(first)
+    return second[1:-1]
+
+
+def test_memory_that_is_not_filled_yet_is_not_compared() -> None:
+    torch.manual_seed(1)
+    small = prunelab.shrink(Faint(through_unfilled_memory, 16).eval(), torch.randn(4, 8), sparsity=0.5)
+    assert small.model.first.out_features == 8, small.explain()
 
 
 class Drawing(nn.Module):
