@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
 
-from prunelab.trace.recorder import Recorder
+import torch
+from torch import nn
+
+from prunelab.anatomy import Anatomy
+from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace.recorder import Recorder, stepwise
 
 _AHEAD = 4  # operations that may be missing or more
 
 Shape: TypeAlias = "tuple[int | None, ...] | None"  # None stands for any size, or any shape
+Shapes: TypeAlias = dict[int, tuple[tuple[int, ...], ...]]  # by the number of an operation: of what it returned
 
 
 class Expected(NamedTuple):
@@ -27,11 +34,12 @@ class Aligned(Recorder):
     """Finds the place of each operation among those expected, for as long as the same ones run.
 
     Where other ones run (what was computed once and kept is not computed again) it is `lost` until the next module.
+    Only where modules are followed can operations be told from the same ones of another module.
     """
 
-    def __init__(self, expected: Sequence[Expected], skip: Sequence[str]) -> None:
+    def __init__(self, expected: Sequence[Expected], skip: Sequence[str], *, modules: bool = True) -> None:
         super().__init__(())
-        self.expected, self._skip = expected, tuple(skip)
+        self.expected, self._skip, self._modules = expected, tuple(skip), modules
         self.at, self.lost, self.diverged = 0, False, False
         self.mismatch: str | None = None
         self._extra, self._lost_in = 0, ""
@@ -43,7 +51,7 @@ class Aligned(Recorder):
         if self.lost and not self._found_again():
             return None
         ahead = self.expected[self.at : self.at + _AHEAD]
-        if ahead and ahead[0].name == name:
+        if ahead and self._is(ahead[0], name):
             if not _fit(ahead[0].shapes, found):
                 self.unfit(f"{name} returned {list(found)} where {list(ahead[0].shapes)} was expected")
                 return None
@@ -51,13 +59,16 @@ class Aligned(Recorder):
             return ahead[0]
         # A copy more or less (a view of a smaller tensor may need none, or one) is no other path through the code.
         for skipped, one in enumerate(ahead):
-            if one.name == name and _fit(one.shapes, found):
+            if self._is(one, name) and _fit(one.shapes, found):
                 self.at, self._extra = self.at + skipped + 1, 0
                 return one
         self._extra += 1
         if self._extra > _AHEAD:
             self._lose()
         return None
+
+    def _is(self, one: Expected, name: str) -> bool:
+        return one.name == name and (not self._modules or one.module == self._path[-1])
 
     def unfit(self, text: str) -> None:
         """The operation returned other shapes."""
@@ -78,6 +89,15 @@ class Aligned(Recorder):
                 self.at, self.lost, self._extra = at, False, 0
                 return True
         return False
+
+
+@contextmanager
+def forward_of(anatomy: Anatomy, example_inputs: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The arguments of a forward that leaves no mark, runs step by step and draws the same each time."""
+    unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
+    with undisturbed(anatomy), stepwise(unfused):
+        torch.manual_seed(0)
+        yield call_arguments(example_inputs, device_of(anatomy.model))
 
 
 def _fit(want: Sequence[Shape], have: Sequence[tuple[int, ...]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
-from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes
+from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes, shapes_of
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
 from prunelab.trace import Value
@@ -72,10 +73,12 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         plan = plan_for(coupling, chosen, numbers)
         small = plan.cut_out_of(coupling.anatomy)
         asked = example_inputs, coupling, chosen.keep, plan.replaced
-        if verify:
-            result = rehearse(Anatomy(small), *asked, sketched=comparable(coupling) if exact else ())
-        else:
-            result = rehearse_shapes(Anatomy(small), *asked)
+        sketched, shapes = comparable(coupling) if verify and exact else frozenset(), None
+        trial = partial(rehearse, sketched=sketched) if verify else rehearse_shapes
+        result = trial(Anatomy(small), *asked)
+        if result.failed and not _loses(coupling, chosen.keep, result.op):  # perhaps sizes that depend on the data
+            shapes = shapes_of(plan.masked(model), example_inputs, coupling, plan.replaced)
+            result = rehearse(Anatomy(small), *asked, sketched=sketched, shapes=shapes)
         if result.failed:
             if not numbers.another(result.op, coupling, chosen.keep):
                 coupling = _without_blamed(coupling, chosen.keep, result)
@@ -83,7 +86,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         if not verify:
             return Built(small, plan, chosen, coupling, None)
         masked = plan.masked(model)
-        expected, at = compare(masked, *asked, result.sketches)
+        expected, at = compare(masked, *asked, result.sketches, shapes)
         outcome = check(masked, small, example_inputs, (expected, result.outputs))
         settled = at is None or bool(chosen.keep.all())  # where nothing goes, nothing that differs is our doing
         if (outcome.holds and settled) or (not exact and not outcome.raised):
@@ -103,6 +106,13 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen}"
     )
+
+
+def _loses(coupling: Coupling, keep: Keep, number: int | None) -> bool:
+    """Whether a channel goes of what this operation returns; also where it is not known which operation it was."""
+    if number is None:
+        return True
+    return not all(coupling.kept(f, keep).all() for labels in coupling.followed[0].returned[number] for f in labels)
 
 
 def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None) -> Plan:
@@ -236,8 +246,11 @@ def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:
 
 
 def _like(coupling: Coupling, groups: list[Group], path: str) -> list[Group]:
-    """Groups that lie in other modules of the class of the one at `path` as these lie in that one."""
+    """Groups that lie in other modules of the class of the one at `path` as these lie in that one. Where that is one of
+    PyTorch's layers, whose own code is not to blame, of the class of the module that it is a part of."""
     modules = coupling.anatomy.modules
+    while path in modules and type(modules[path]).__module__.startswith("torch.nn."):
+        path = path.rpartition(".")[0]
     if path not in modules or not path:
         return []
     shapes = {_within(group, path) for group in groups} - {frozenset()}

@@ -6,25 +6,23 @@ next few epochs of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunelab.anatomy import Anatomy
-from prunelab.surgery.aligned import Aligned, Expected, inside
+from prunelab.surgery.aligned import Aligned, Expected, Shape, Shapes, forward_of, inside
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import operator, shares, writes
 from prunelab.surgery.sketch import Sketch, Sketches, sketch
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import TOLERANCE
-from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace import Op
 from prunelab.trace.record import all_of, tensors_returned
-from prunelab.trace.recorder import stepwise
 
 _LOOSER = 10  # than the outputs: single values, relative to the largest one of their tensor
 _ROUNDING = 1e-6  # of what an operation reads: the difference of two equal numbers is nothing but rounding
@@ -50,24 +48,27 @@ def compare(
     keep: NDArray[np.bool_],
     replaced: Sequence[str],
     small: Sketches,
+    shapes: Shapes | None = None,
 ) -> tuple[Any, int | None]:
     """What the masked network returns, and the number of the first operation of the trace that returned something else
-    in the smaller one, of which sketches were made; None where there is none."""
+    in the smaller one, of which sketches were made; None where there is none. `shapes` are those of the masked
+    network, where they are not those of the trace."""
     trace = coupling.followed[0].trace
     used = {value.id for op in trace.ops for value in op.inputs} | {value.id for value in trace.outputs}
     expected = [
-        Expected(number, op.name, tuple([value.shape if value.id in used else None for value in op.outputs]), op.module)
+        Expected(number, op.name, _shapes(number, op, used, shapes), op.module)
         for number, op in enumerate(trace.ops)
         if not inside(op.module, replaced)
     ]
-    watch = _Compared(expected, replaced, small, coupling, keep)
-    unfused = any(isinstance(module, nn.RNNBase) for module in masked.modules())
-    with undisturbed(masked), stepwise(unfused):
-        torch.manual_seed(0)
-        args, kwargs = call_arguments(example_inputs, device_of(masked))
-        with watch.following(Anatomy(masked)), watch:
-            outputs = masked(*args, **kwargs)
-    return outputs, watch.first
+    watch, anatomy = _Compared(expected, replaced, small, coupling, keep), Anatomy(masked)
+    with forward_of(anatomy, example_inputs) as (args, kwargs), watch.following(anatomy), watch:
+        return masked(*args, **kwargs), watch.first
+
+
+def _shapes(number: int, op: Op, used: Container[int], shapes: Shapes | None) -> tuple[Shape, ...]:
+    if shapes is not None:
+        return shapes.get(number, (None,) * len(op.outputs))
+    return tuple([value.shape if value.id in used else None for value in op.outputs])
 
 
 class _Compared(Aligned):

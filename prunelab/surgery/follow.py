@@ -267,12 +267,21 @@ class Follower:
 
 
 def _idle(trace: Trace) -> set[int]:
-    """The operations whose results neither leave the network nor are read by one that counts."""
-    wanted, idle = {value.id for value in trace.outputs}, set()
+    """The operations whose results neither leave the network nor are read by one that counts. What is written into
+    memory counts where that is read afterwards, or outlives the forward."""
+    whole: dict[int, int] = {}  # a view → the tensor in whose memory it lies
+    for op in trace.ops:
+        if shares(op) and op.inputs:
+            whole.update((value.id, whole.get(op.inputs[0].id, op.inputs[0].id)) for value in op.outputs)
+    wanted = {value.id for value in trace.outputs}
+    kept = (*trace.inputs, *trace.outputs, *trace.parameters.values(), *trace.buffers.values())
+    memory, idle = {whole.get(value.id, value.id) for value in kept}, set()
     for number in range(len(trace.ops) - 1, -1, -1):
         op = trace.ops[number]
-        if writes(op) or not op.outputs or any(value.id in wanted for value in op.outputs):
+        written = writes(op) and any(whole.get(value.id, value.id) in memory for value in op.outputs)
+        if written or not op.outputs or any(value.id in wanted for value in op.outputs):
             wanted.update(value.id for value in op.inputs)
+            memory.update(whole.get(value.id, value.id) for value in op.inputs)
         else:
             idle.add(number)
     return idle

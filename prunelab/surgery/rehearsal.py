@@ -8,20 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from prunelab.anatomy import Anatomy
-from prunelab.surgery.aligned import Aligned, Expected, Shape, inside
+from prunelab.surgery.aligned import Aligned, Expected, Shape, Shapes, forward_of, inside
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import arguments, positions
 from prunelab.surgery.shapes import shaped
 from prunelab.surgery.sketch import Sketches, sketch
-from prunelab.trace import Op, call_arguments, device_of, undisturbed
+from prunelab.trace import Op
 from prunelab.trace.record import tensors_returned
-from prunelab.trace.recorder import stepwise
 
 
 class Mismatch(Exception):
@@ -47,8 +45,10 @@ class Rehearsed:
 class _Watch(Aligned):
     """Compares with what is expected, and keeps what the `sketched` operations return."""
 
-    def __init__(self, expected: Sequence[Expected], skip: Sequence[str], sketched: Container[int]) -> None:
-        super().__init__(expected, skip)
+    def __init__(
+        self, expected: Sequence[Expected], skip: Sequence[str], sketched: Container[int], *, modules: bool
+    ) -> None:
+        super().__init__(expected, skip, modules=modules)
         self._sketched = sketched
         self.sketches: Sketches = {}
 
@@ -120,42 +120,88 @@ def rehearse(
     *,
     following: bool = True,
     sketched: Container[int] = (),
+    shapes: Shapes | None = None,
 ) -> Rehearsed:
     """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed.
-    Sketches are made of what the operations with the numbers `sketched` return."""
+    Sketches are made of what the operations with the numbers `sketched` return. `shapes` are those of the masked
+    network, where they are not those of the trace."""
+    trace, expected = coupling.followed[0].trace, _expected(coupling, keep, replaced, shapes)
+    watch = _Watch(expected, replaced, sketched, modules=following)
+    followed = watch.following(anatomy) if following else nullcontext()
+    with forward_of(anatomy, example_inputs) as (args, kwargs), followed, watch:
+        try:
+            return Rehearsed(anatomy.model(*args, **kwargs), watch.sketches, diverged=watch.diverged)
+        except Exception as error:
+            at = expected[watch.at].number if watch.at < len(expected) and not watch.lost else None
+            place = trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
+            return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")
+
+
+class _Measuring(Aligned):
+    """Writes down the shapes of what each operation returns."""
+
+    def __init__(self, expected: Sequence[Expected], skip: Sequence[str]) -> None:
+        super().__init__(expected, skip)
+        self.shapes: Shapes = {}
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        shapes = tuple([tuple(tensor.shape) for tensor in tensors_returned(result)])
+        if (one := self.place(str(func.name()), shapes)) is not None:
+            self.shapes[one.number] = shapes
+        return result
+
+
+def shapes_of(masked: nn.Module, example_inputs: Any, coupling: Coupling, replaced: Sequence[str]) -> Shapes:
+    """The shapes of what each operation of the trace returns in the masked network. Some depend on what is computed:
+    how many tokens an expert gets, how many boxes are found."""
+    anywhere = [
+        Expected(number, op.name, (None,) * len(op.outputs), op.module)
+        for number, op in enumerate(coupling.followed[0].trace.ops)
+        if not inside(op.module, replaced)
+    ]
+    watch, anatomy = _Measuring(anywhere, replaced), Anatomy(masked)
+    with forward_of(anatomy, example_inputs) as (args, kwargs), watch.following(anatomy), watch:
+        masked(*args, **kwargs)
+    return watch.shapes
+
+
+def _expected(
+    coupling: Coupling, keep: NDArray[np.bool_], replaced: Sequence[str], shapes: Shapes | None
+) -> list[Expected]:
+    """What the smaller network should do."""
     followed = coupling.followed[0]
     used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
     expected: list[Expected] = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if replaced and inside(op.module, replaced):
             continue
-        shapes: tuple[Shape, ...] = (None,) * len(op.outputs)
-        if number not in followed.idle:
-            shapes = tuple([
+        left: tuple[Shape, ...] = (None,) * len(op.outputs)
+        if number not in followed.idle and (shapes is None or number in shapes):
+            whole = [value.shape for value in op.outputs] if shapes is None else shapes[number]
+            left = tuple([
                 None if value.id not in used
-                else coupling.shape_after(value.shape, labels, keep) if labels else value.shape
-                for value, labels in zip(op.outputs, returned, strict=True)
+                else _after(shape, labels, coupling, keep) if labels else shape
+                for value, labels, shape in zip(op.outputs, returned, whole, strict=True)
             ])  # fmt: skip
             if number in followed.loose:
-                shapes = tuple(
+                left = tuple(
                     None if shape is None else tuple(None if dim in free else size for dim, size in enumerate(shape))
-                    for shape, free in zip(shapes, followed.loose[number], strict=True)
+                    for shape, free in zip(left, followed.loose[number], strict=True)
                 )
         cut = followed.cuts.get(number)
         taken = None if cut is None else _taken(op, cut, coupling, keep)
-        expected.append(Expected(number, op.name, shapes, op.module, taken))
-    watch = _Watch(expected, replaced, sketched)
-    unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
-    with undisturbed(anatomy), torch.no_grad(), stepwise(unfused):
-        torch.manual_seed(0)  # as in the verification, for networks that draw
-        args, kwargs = call_arguments(example_inputs, device_of(anatomy.model))
-        with watch.following(anatomy) if following else nullcontext(), watch:
-            try:
-                return Rehearsed(anatomy.model(*args, **kwargs), watch.sketches, diverged=watch.diverged)
-            except Exception as error:
-                at = expected[watch.at].number if watch.at < len(expected) and not watch.lost else None
-                place = followed.trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
-                return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")
+        expected.append(Expected(number, op.name, left, op.module, taken))
+    return expected
+
+
+def _after(shape: tuple[int, ...], labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Shape:
+    """What is left of a shape; None, which fits anything, where it is not one that these labels were made for."""
+    if any(
+        len(shape) != f.ndim or any(n not in (1, size) for n, size in zip(f.shape, shape, strict=True)) for f in labels
+    ):
+        return None
+    return coupling.shape_after(shape, labels, keep)
 
 
 def _taken(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> list[int] | None:

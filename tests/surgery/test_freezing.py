@@ -1,0 +1,154 @@
+"""What need not stay goes: sizes that depend on the data, results that nobody reads, code of which only a part fails."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import prunelab
+
+
+def shrunk(model: nn.Module, *inputs: Tensor) -> prunelab.Shrunk:
+    """Half of every group, and what is left computes what the masked network computes, on inputs of its own."""
+    small = prunelab.shrink(model.eval(), inputs, sparsity=0.5)
+    masked, fresh = small.plan.masked(model), [torch.randn_like(x) for x in inputs]
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        expected = masked(*fresh)
+        torch.manual_seed(5)
+        torch.testing.assert_close(small.model(*fresh), expected, rtol=1e-4, atol=1e-5)
+    return small
+
+
+class Experts(nn.Module):
+    """Each row goes to the expert that the router likes best: how many rows an expert gets depends on the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.router = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 6) -> (N, 5)."""
+        h = self.stem(x).relu()
+        choice = self.router(h).argmax(1)
+        out = h.new_zeros(len(x), 5)
+        for number, expert in enumerate(self.experts):
+            rows = (choice == number).nonzero()[:, 0]
+            out.index_add_(0, rows, expert(h[rows]))
+        return out
+
+
+def test_experts_that_get_other_rows_when_there_are_fewer_channels() -> None:
+    torch.manual_seed(3)
+    model, x = Experts(), 3 * torch.randn(200, 6)
+    small = shrunk(model, x)
+    kept = small.plan.masked(model)
+    dense, pruned = (m.router(m.stem(x).relu()).argmax(1).bincount(minlength=3).tolist() for m in (model, kept))
+    assert dense != pruned, "the case is none: choose another seed"
+    assert [expert[0].out_features for expert in small.model.experts] == [16, 16, 16]
+    assert small.model.stem.out_features == 8
+
+
+class Found(nn.Module):
+    """As many results as there are points above a threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+        self.score, self.describe = nn.Conv2d(16, 1, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x)
+        scores = self.score(h).sigmoid()[0, 0]
+        at = (scores > scores.mean()).nonzero()
+        return self.describe(h)[0, :, at[:, 0], at[:, 1]].t(), scores
+
+
+def test_as_many_points_as_are_found() -> None:
+    small = shrunk(Found(), torch.randn(1, 3, 12, 12))
+    assert [m.out_channels for m in small.model.modules() if isinstance(m, nn.Conv2d)] == [8, 8, 1, 4]
+
+
+class Stretched(nn.Module):
+    """Draws how long its result is, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        times = int(torch.randint(1, 9, ()))
+        return self.second(self.first(x).relu().repeat(times, 1))
+
+
+def test_a_length_that_is_drawn() -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        assert shrunk(Stretched(), torch.randn(4, 6)).model.first.out_features == 8
+
+
+class Grouped(nn.Module):
+    """A head of its attention is a group of the convolutions that make it: it cannot go without what they read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.keys, self.values = (nn.Conv1d(8, 16, 1, groups=4) for _ in range(3))
+        self.back, self.norm = nn.Conv1d(16, 8, 1), nn.LayerNorm(8)
+        self.outer, self.end = nn.Conv1d(8, 32, 1), nn.Conv1d(32, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 8, L) -> (N, 8, L)."""
+        q, k, v = (layer(x).view(len(x), 4, 4, -1).transpose(2, 3) for layer in (self.queries, self.keys, self.values))
+        h = nn.functional.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
+        h = self.norm((x + self.back(h)).transpose(1, 2)).transpose(1, 2)
+        return h + self.end(self.outer(h).relu())
+
+
+def test_the_code_of_a_layer_of_pytorch_is_not_to_blame() -> None:
+    small = shrunk(nn.Sequential(Grouped(), Grouped()), torch.randn(3, 8, 5))
+    assert [(block.keys.out_channels, block.outer.out_channels) for block in small.model] == [(16, 16), (16, 16)]
+
+
+class Beside(nn.Module):
+    """A second head that is not asked for, with dropout, which writes its mask in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.first, self.second, self.drop = nn.Linear(16, 16), nn.Linear(16, 16), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu()
+        extra = self.first(h).relu()
+        self.kept = extra + self.drop(self.second(extra)) * torch.empty_like(extra).bernoulli_(0.5)
+        return self.head(h)
+
+
+def test_what_is_written_where_nobody_reads_counts_for_nothing() -> None:
+    small = shrunk(Beside(), torch.randn(4, 6))
+    assert small.model.second.out_features == 16
+    assert "second" in small.explain()
+    assert "nothing that was recorded reads what it computes" in small.explain()
+
+
+class Written(nn.Module):
+    """What is written into a view, or into a buffer, is read through another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        h.view(-1, 2, 8)[:, 0].mul_(3.0)
+        return self.second(h)
+
+
+def test_what_is_written_into_a_view_counts() -> None:
+    model, x = Written(), torch.randn(4, 6)
+    small = shrunk(model, x)
+    followed = prunelab.trace.trace(model, x)
+    assert any(op.name.startswith("aten::mul_") for op in followed.ops)
+    assert small.check is not None
+    assert small.check.holds
