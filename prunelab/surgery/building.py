@@ -134,6 +134,7 @@ def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None)
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
         notes=chosen.notes,
         caches=tuple(name for name in anatomy.others if name in slices),
+        normed=tuple(name for name in coupling.normed if name in slices),
     )
 
 

@@ -50,7 +50,8 @@ class Coupling:
 
     `anatomy` is the model, taken apart.
     `tensors` are the labels of each parameter and buffer, `shapes` their shapes; `groups` may be pruned, `frozen` not.
-    `made` and `read` (channels,) are the numbers by which a weight makes channels, and by which it reads them.
+    `made` and `read` (channels,) are the numbers by which a weight makes channels, and by which it reads them. `normed`
+    are parameters by the norm of whose rows something is divided.
     """
 
     anatomy: Anatomy = field(compare=False, repr=False)
@@ -61,6 +62,7 @@ class Coupling:
     groups: tuple[Group, ...] = ()
     frozen: tuple[Group, ...] = ()
     unused: tuple[str, ...] = ()
+    normed: tuple[str, ...] = ()
     made: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     read: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     _memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -158,7 +160,10 @@ def couple(
     tensors = {name: follower.tensor(name) for name in follower.shapes}
     solution = follower.ledger.solve()
     made, read = follower.ledger.made_channels(), follower.ledger.read_channels()
-    plain = Coupling(anatomy, solution, tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
+    normed = tuple(name for name in tensors if name in follower.normed)
+    plain = Coupling(
+        anatomy, solution, tensors, follower.shapes, tuple(followed), (), (), unused, normed, made=made, read=read
+    )
     return _grouped(plain, made, exact)
 
 

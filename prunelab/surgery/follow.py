@@ -45,6 +45,7 @@ class Follower:
         self._tensors: dict[str, list[Label]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.used: set[str] = set()
+        self.normed: set[str] = set()  # parameters of whose rows somebody takes the norm, to divide by it
         self._read: set[str] = set()  # by operations before the present one
         self.names: dict[int, str] = {}
         self._rules, self._otherwise = rules, otherwise

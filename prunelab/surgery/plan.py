@@ -52,6 +52,8 @@ class Plan:
     - `parts` and `frozen`: the coupled groups, those that may be pruned and those that may not.
     - `params`, `macs`: counts before and after. `notes`: what the reader should know.
     - `caches`: those of `slices` that are plain attributes of modules, which a network that never ran may not have.
+    - `normed`: those of `slices` by the norm of whose rows something is divided (the directions of weight
+      normalisation): a row that goes is not zeroed in the masked network, because its length is.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Plan:
     macs: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
+    normed: tuple[str, ...] = ()
 
     # --- what it does --------------------------------------------------------------------------------------------
 
@@ -112,7 +115,10 @@ class Plan:
                     f"{cut.shape}: the plan is another network's"
                 )
             tensor = tensors[name]
-            value = torch.where(cut.mask(tensor.device), tensor.detach(), torch.zeros_like(tensor))
+            stays = cut.mask(tensor.device)
+            if name in self.normed:
+                stays[~torch.from_numpy(cut.rows())] = True
+            value = torch.where(stays, tensor.detach(), torch.zeros_like(tensor))
             zeroed[name] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
         masked = copied(anatomy, zeroed)
         add_biases(masked, self.biases)
@@ -140,6 +146,7 @@ class Plan:
             "macs": list(self.macs),
             "notes": list(self.notes),
             "caches": list(self.caches),
+            "normed": list(self.normed),
         }
 
     @classmethod
@@ -167,6 +174,7 @@ class Plan:
             macs=tuple(data["macs"]),
             notes=tuple(data["notes"]),
             caches=tuple(data["caches"]),
+            normed=tuple(data.get("normed", ())),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

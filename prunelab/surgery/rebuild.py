@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.surgery.slices import Slices
@@ -82,6 +83,9 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
 
 def _copied_tensor(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
     """`copy.deepcopy(tensor, memo)`; at once where it has its memory for itself, as the counters of normalisations."""
+    if not tensor.is_leaf:  # computed by the forward before, which weight normalisation does: without its graph
+        memo[id(tensor)] = held = tensor.detach().clone()
+        return held
     storages: dict[int, Any] = cast(dict[Any, Any], memo).setdefault("torch", {})  # where PyTorch keeps them, too
     own = _owns_its_storage(tensor) and not (tensor.requires_grad or vars(tensor))
     if not own or tensor.untyped_storage()._cdata in storages:
@@ -139,7 +143,7 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     convolutions = [module for module in anatomy.modules.values() if isinstance(module, _ConvNd)]
     names = anatomy.names if any(module.groups > 1 for module in convolutions) else {}
     for module in anatomy.modules.values():
-        weight = module._parameters.get("weight")
+        weight = _weight_of(module)
         if isinstance(module, _ConvNd):
             if weight is not None:
                 _update_convolution(module, weight, slices.get(names.get(id(weight), "")))
@@ -149,6 +153,20 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
             module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
         else:
             _update(module, weight)
+
+
+def _weight_of(module: nn.Module) -> Tensor | None:
+    """A layer's weight, or the parameter of its shape from which it is computed: that of a parametrization, or of the
+    weight normalisation that came before these."""
+    held = module._parameters
+    if held.get("weight") is not None or "weight_v" in held:
+        return held.get("weight", held.get("weight_v"))
+    if not is_parametrized(module, "weight"):
+        return None
+    with torch.no_grad():
+        shape = cast(Tensor, module.weight).shape
+    lists = cast(nn.ModuleDict, module.parametrizations)["weight"]
+    return next((tensor for tensor in lists.parameters() if tensor.shape == shape), None)
 
 
 def _update(module: nn.Module, weight: Tensor | None) -> None:

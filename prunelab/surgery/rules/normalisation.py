@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunelab.surgery.follow import Follower, Rule
-from prunelab.surgery.labels import Label, spread, varying
+from prunelab.surgery.labels import Label, spread
 from prunelab.surgery.operations import arguments
 from prunelab.trace import Op, Value
 
@@ -74,13 +74,17 @@ def softmax(run: Follower, op: Op) -> None:
 
 
 def weight_norm(run: Follower, op: Op) -> None:
-    """v · g / ‖v‖: a zeroed slice of v leaves the norm of the rest as it is, but a whole zeroed row has none."""
+    """v · g / ‖v‖, along `dim`. A zeroed slice of v across it leaves the norm of the rest as it is. A zeroed row has no
+    norm, so where one goes its g alone is zeroed; that is only possible for a v that is a parameter."""
     named = arguments(op)
-    v, g, dim = named["v"], named["g"], named.get("dim", 0)
-    for label in run.of(g):
-        if varying(label) == (dim,) and (ids := run.along(v, dim)) is not None:
-            run.ledger.tie(label.ravel(), ids)
-            run.freeze(ids, "weight normalisation divides by its norm, which would be zero")
+    v, g, dim = named["v"], named["g"], named.get("dim", 0) % len(named["v"].shape)
+    rows, scales = run.along(v, dim), run.along(g, dim)
+    if rows is not None and scales is not None:
+        run.ledger.tie(rows, scales)
+        if dim == 0 and v.id in run.names:
+            run.normed.add(run.names[v.id])
+        else:
+            run.freeze(rows, "weight normalisation divides by its norm, which would be zero")
     run.set(op.outputs[0], run.of(v), zero=True, of=[v, g])
     for extra in op.outputs[1:]:
         run.set(extra, [])
