@@ -218,7 +218,10 @@ def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed) -> Coupli
         data = [value for value in op.inputs if value.id not in followed.names]
         arrived = [f for value in data for f in _last_seen(followed, result.op, value)]
         returned = [f for labels in followed.returned[result.op] for f in labels]
-        for labels in (arrived, returned):  # what an operation makes is to blame only where nothing arrived
+        # What an operation makes is to blame only where nothing arrived; and where nothing is made either, code that no
+        # operation shows (NumPy's, say) may have read what nobody seems to read.
+        unread = [f for i in sorted(followed.idle) if i < result.op for labels in followed.returned[i] for f in labels]
+        for labels in (arrived, returned, unread):
             if not (blamed & gone).any():
                 for label in labels:
                     blamed[coupling.solution.unit_of[label]] = True

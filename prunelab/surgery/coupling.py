@@ -156,7 +156,8 @@ def couple(
         for label in follower.tensor(name) if name in follower.shapes else ():
             own = label[follower.ledger.is_made(label)]
             follower.ledger.freeze(own, Verdict("it is excluded", name))
-    unused = tuple(name for name in follower.shapes if name not in follower.used and name in trained)
+    ran = follower.used | follower.unread
+    unused = tuple(name for name in follower.shapes if name not in ran and name in trained)
     tensors = {name: follower.tensor(name) for name in follower.shapes}
     solution = follower.ledger.solve()
     made, read = follower.ledger.made_channels(), follower.ledger.read_channels()

@@ -45,6 +45,7 @@ class Follower:
         self._tensors: dict[str, list[Label]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.used: set[str] = set()
+        self.unread: set[str] = set()  # parameters that only idle operations read
         self.normed: set[str] = set()  # parameters of whose rows somebody takes the norm, to divide by it
         self._read: set[str] = set()  # by operations before the present one
         self.names: dict[int, str] = {}
@@ -56,6 +57,7 @@ class Follower:
         self._together: dict[int, set[int]] = {}  # value id → the values that lie in the same memory
         self._tidied: dict[int, Label] = {}  # by their ids: most operations pass on the labels that they got
         self.op: Op | None = None
+        self._idle = False
 
     # --- a trace -------------------------------------------------------------------------------------------------
 
@@ -72,17 +74,14 @@ class Follower:
         followed.idle = _idle(trace)
         now: set[str] = set()
         for number, op in enumerate(trace.ops):
-            self.op = op
-            if number in followed.idle:
-                followed.returned.append(tuple([] for _ in op.outputs))
-                continue
+            self.op, self._idle = op, number in followed.idle
             name = operator(op)
-            if name in {"slice", "select"}:
+            if name in {"slice", "select"} and not self._idle:
                 dim = arguments(op)["dim"] % len(op.inputs[0].shape)
                 followed.cuts.update((number, f) for f in self.of(op.inputs[0]) if f.shape[dim] > 1)
             self._read |= now
             now = {self.names[value.id] for value in op.inputs if value.id in self.names}
-            self.used |= now
+            (self.unread if self._idle else self.used).update(now)
             self._rules.get(name, self._otherwise)(self, op)
             self._note_memory(op)
             if op.products:  # the rule may have told a parameter's channels apart, so only now
@@ -90,7 +89,7 @@ class Follower:
             followed.returned.append(tuple(self.of(value) for value in op.outputs))
             if any(self._elastic.get(value.id) for value in op.outputs):
                 followed.loose[number] = tuple(self._elastic.get(value.id, frozenset()) for value in op.outputs)
-        self.op = None
+        self.op, self._idle = None, False
         for value in trace.outputs:
             for label in self.of(value):
                 self.freeze(label, "it leaves the network: the output keeps its size")
@@ -182,6 +181,9 @@ class Follower:
     # --- statements ----------------------------------------------------------------------------------------------
 
     def freeze(self, label: Label, reason: str, *, inexact: bool = False) -> None:
+        """These channels stay. Not for the sake of what nobody reads: that only has to run."""
+        if self._idle:
+            return
         self.ledger.freeze(label, Verdict(reason, self.where, inexact))
 
     @property
