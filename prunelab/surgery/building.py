@@ -226,11 +226,8 @@ def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed) -> Coupli
                 for label in labels:
                     blamed[coupling.solution.unit_of[label]] = True
     if not (blamed & gone).any():  # the code stumbled over something that no operation shows
-        for number, op in enumerate(followed.trace.ops):
-            if inside(op.module, [result.module]) or not result.module:
-                for labels in followed.returned[number]:
-                    for label in labels:
-                        blamed[coupling.solution.unit_of[label]] = True
+        for label in _met_in(followed, result.module):
+            blamed[coupling.solution.unit_of[label]] = True
     if not (blamed & gone).any():
         blamed = gone.copy()
     groups = [group for group in coupling.groups if (blamed & gone)[group.units].any()]
@@ -239,6 +236,18 @@ def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed) -> Coupli
     for group in [*groups, *_like(coupling, groups, result.module)]:
         units[group.units] = True
     return without(coupling, units, why)
+
+
+def _met_in(followed: Followed, path: str) -> Iterator[Label]:
+    """What the operations of a module read, and what they return."""
+    latest: dict[int, list[Label]] = {}
+    for op, returned in zip(followed.trace.ops, followed.returned, strict=True):
+        here = not path or inside(op.module, [path])
+        for value in op.inputs if here else ():
+            yield from latest.get(value.id, [])
+        for value, labels in zip(op.outputs, returned, strict=True):
+            latest[value.id] = labels
+            yield from labels if here else ()
 
 
 def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:

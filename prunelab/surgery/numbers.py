@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,9 @@ Sizes = list[tuple[int, int]]  # (size before, size after) of one operation's ar
 
 @dataclass(frozen=True)
 class _Trial:
-    """In every module of class `kind`, an attribute of it (or of the module `up` levels above) follows the sizes that
-    the module's operation number `at` asks for: as that size, or in proportion to it; or it is left `alone`."""
+    """In every module of class `kind`, an attribute of it (or of the module `up` levels above, or of a part of it,
+    "part.attribute") follows the sizes that the module's operation number `at` asks for: as that size, or in proportion
+    to it; or it is left `alone`."""
 
     kind: type
     at: int
@@ -72,11 +74,12 @@ class Numbers:
                     wanted[path, attribute].update(_most_asked(value, sizes, certain[path]))
             for trial in self._trials.values():
                 if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
-                    holder = _above(path, trial.up)
-                    held = dict(self._held.get(holder, ())).get(trial.attribute)
+                    part, _, attribute = trial.attribute.rpartition(".")
+                    holder = ".".join(filter(None, [_above(path, trial.up), part]))
+                    held = dict(self._held.get(holder, ())).get(attribute)
                     if held is not None:
                         new = held if trial.alone else _new_value(held, sizes[trial.at], trial.proportion)
-                        wanted[holder, trial.attribute].add(new)
+                        wanted[holder, attribute].add(new)
         return tuple(
             (path, attribute, next(iter(new)))
             for (path, attribute), new in wanted.items()
@@ -91,15 +94,16 @@ class Numbers:
         path = followed.trace.ops[op].module
         if path not in self._modules:
             return False
+        if not _literals(followed.trace.ops[op]):  # `reshape` fails before the copy that it would have made
+            op += any(later.module == path for later in followed.trace.ops[op + 1 : op + 2])
         at = sum(other.module == path for other in followed.trace.ops[:op])
         sizes = _sizes(followed, op, coupling, keep)
         current = {(p, attribute): new for p, attribute, new in self.updates(coupling, keep)}
         for proportion in (False, True):
-            for up in range(path.count(".") + 2 if path else 1):
-                holder = _above(path, up)
+            for up, holder, part in self._holders(path):
                 for attribute, value in self._held.get(holder, ()):
                     new = _new_value(value, sizes, proportion)
-                    trial = _Trial(type(self._modules[path]), at, up, attribute, proportion)
+                    trial = _Trial(type(self._modules[path]), at, up, part + attribute, proportion)
                     if trial in self._tried or new == current.get((holder, attribute), value):
                         continue
                     if proportion or any(old == value for old, _ in sizes):
@@ -113,6 +117,15 @@ class Numbers:
                 self._trials[trial.place] = trial
                 return True
         return False
+
+    def _holders(self, path: str) -> Iterator[tuple[int, str, str]]:
+        """Whose numbers the code of a module may use: its own, those of its parts, and of what it is a part of; as
+        (levels above, path, "part.")."""
+        yield 0, path, ""
+        for name, _ in self._modules[path].named_children():
+            yield 0, f"{path}.{name}".lstrip("."), f"{name}."
+        for up in range(1, path.count(".") + 2 if path else 1):
+            yield up, _above(path, up), ""
 
 
 def _integers(module: nn.Module) -> list[tuple[str, int]]:
@@ -141,12 +154,12 @@ def _above(path: str, levels: int) -> str:
 
 def _new_value(value: int, sizes: Sizes, proportion: bool) -> int:
     """What a number becomes where an operation that was called with these sizes gets others; itself where it is not
-    among them. In `proportion`: where it divides a size, it shrinks like that."""
+    among them. In `proportion`: where it divides a size or is a multiple of one, it shrinks like that."""
     if not proportion:
         found = {new for old, new in sizes if old == value}
         return found.pop() if len(found) == 1 else value
     for old, new in sizes:
-        if old != new and old % value == 0 and value * new % old == 0:
+        if old != new and 0 in (old % value, value % old) and value * new % old == 0:
             return value * new // old
     return value
 
@@ -186,7 +199,7 @@ def _asked(coupling: Coupling, keep: NDArray[np.bool_], bare: set[str], heard: s
 def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np.bool_], every: bool = False) -> Sizes:
     """The sizes among an operation's arguments, before and after."""
     op = followed.trace.ops[number]
-    literals = set(all_of(int, (op.args, op.kwargs)))
+    literals = _literals(op)
     if not literals and not every:
         return []
     pairs: Sizes = []
@@ -196,6 +209,10 @@ def _sizes(followed: Followed, number: int, coupling: Coupling, keep: NDArray[np
             pairs += [(old, new) for old, new in zip(value.shape, after, strict=True) if every or old in literals]
     cut = followed.cuts.get(number)
     return list(dict.fromkeys(pairs + (_bounds(op, cut, coupling, keep) if cut is not None else [])))
+
+
+def _literals(op: Op) -> set[int]:
+    return set(all_of(int, (op.args, op.kwargs)))
 
 
 def _bounds(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> Sizes:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import prunelab
+
+
+def old_weight_norm(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and in use everywhere
+        return nn.utils.weight_norm(module)
 
 
 def shrunk(model: nn.Module, *inputs: Tensor) -> prunelab.Shrunk:
@@ -175,3 +187,77 @@ def test_what_is_written_into_a_view_counts() -> None:
     assert any(op.name.startswith("aten::mul_") for op in followed.ops)
     assert small.check is not None
     assert small.check.holds
+
+
+class Between(nn.Module):
+    """Two convolutions, and something between them that runs along the axes of the image."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.middle, self.second = nn.Conv2d(3, 16, 3, padding=1), middle, nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.middle(self.first(x)))
+
+
+ALONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "a real Fourier transform and back": lambda h: torch.fft.irfft2(torch.fft.rfft2(h).mul(0.5), s=h.shape[-2:]),
+    "a complex one": lambda h: torch.fft.ifft(torch.fft.fft(h, dim=-1), dim=-1).real + torch.fft.fft2(h).imag,
+    "unfolded and folded": lambda h: functional.fold(functional.unfold(h, 3, padding=1), h.shape[-2:], 3, padding=1),
+    "the lower triangle": lambda h: h.tril() + h.triu(1).flip(-1),
+    "real and imaginary parts": lambda h: torch.complex(h.relu(), (-h).relu()).abs(),
+    "lengths and angles": lambda h: torch.polar(h.relu(), torch.ones_like(h)).real,
+}
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_along_the_axes_of_the_image(name: str) -> None:
+    small = shrunk(Between(ALONG[name]), torch.randn(2, 3, 8, 8))
+    assert small.model.first.out_channels == 8, small.explain()
+
+
+def test_a_fourier_transform_over_the_channels_keeps_them() -> None:
+    small = shrunk(Between(lambda h: torch.fft.fft(h, dim=1).real), torch.randn(2, 3, 8, 8))
+    assert "a Fourier transform runs over it" in small.explain()
+    assert small.model.first.out_channels == 16
+
+
+class Normed(nn.Module):
+    """Weight normalisation, as PyTorch has it now, or as it had it before."""
+
+    def __init__(self, norm: Callable[[nn.Module], nn.Module], groups: int = 1) -> None:
+        super().__init__()
+        self.first, self.second = norm(nn.Conv1d(3, 16, 3)), norm(nn.Conv1d(16, 24, 3, groups=groups))
+        self.third = norm(nn.Linear(24, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(self.first(x).relu()).relu().mean(2))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, old_weight_norm], ids=["new", "old"])
+def test_weight_normalisation(norm: Callable[[nn.Module], nn.Module], ran: bool, groups: int) -> None:
+    torch.manual_seed(0)
+    model, x = Normed(norm, groups), torch.randn(2, 3, 12)
+    if ran:
+        model(x)
+    small = shrunk(model, x)
+    assert [layer.out_channels for layer in (small.model.first, small.model.second)] == [8, 12]
+    assert (small.model.third.in_features, small.model.second.groups) == (12, groups)
+    assert sum(p.numel() for p in small.model.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
+    again = prunelab.surgery.Plan.from_dict(json.loads(json.dumps(small.plan.to_dict())))
+    torch.testing.assert_close(again.masked(model)(x), small.model(x), rtol=1e-4, atol=1e-5)
+    small.model(x).sum().backward()
+    assert all(p.grad is not None for p in small.model.parameters())
+
+
+def test_the_row_that_goes_has_no_length_in_the_masked_network() -> None:
+    """v · g / ‖v‖ of a row of zeros is no number: g is zeroed alone."""
+    torch.manual_seed(0)
+    model, x = Normed(nn.utils.parametrizations.weight_norm), torch.randn(2, 3, 12)
+    masked = shrunk(model, x).plan.masked(model)
+    scales, rows = (getattr(masked.first.parametrizations.weight, f"original{i}").detach() for i in (0, 1))
+    assert int((scales == 0).sum()) == 8
+    assert not (rows == 0).flatten(1).all(1).any()
+    assert int((masked.first.weight == 0).flatten(1).all(1).sum()) == 8

@@ -96,6 +96,8 @@ def _stays_zero(run: Follower, op: Op, labels: Sequence[Label], dims: int) -> bo
         return any(zeros)
     if name in {"div", "true_divide"}:
         return zeros[0] and not any(zeros[1:])  # 0 / 0 is no number
+    if name == "polar":  # of a length and an angle
+        return zeros[0]
     if name == "pow":
         base, exponent = op.args[:2]
         return isinstance(base, Value) and zeros[0] and isinstance(exponent, int | float) and exponent > 0
@@ -104,7 +106,7 @@ def _stays_zero(run: Follower, op: Op, labels: Sequence[Label], dims: int) -> bo
         return zeros[0] and (limit < 0 or other == 0)
     if name == "where" and any(isinstance(a, int | float) and a != 0 for a in op.args[1:]):
         return False
-    if name in {"add", "sub", "where", "lerp", "maximum", "minimum", "addcmul", "addcdiv", "copy", "rsub"}:
+    if name in {"add", "sub", "where", "lerp", "maximum", "minimum", "addcmul", "addcdiv", "copy", "rsub", "complex"}:
         scalar = next((a for a in op.args[1:2] if isinstance(a, int | float) and not isinstance(a, bool)), 0)
         return all(zeros[1:] if name == "where" and len(zeros) > 2 else zeros) and scalar == 0
     if name in {"hardtanh", "clamp", "clamp_min", "clamp_max"}:
@@ -194,6 +196,8 @@ _ELEMENTWISE = [
     "isnan",
     "bitwise_not",
     "view_as",
+    "complex",
+    "polar",
     "lift",
     "_conj_physical",
     "hardswish",

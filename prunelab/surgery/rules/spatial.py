@@ -1,9 +1,12 @@
-"""Pooling, resizing, padding of images: each channel alone, the axes of the image as they are."""
+"""Pooling, resizing, folding and Fourier transforms: each channel alone, the axes of the image as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prunelab.surgery.follow import Follower, Rule
-from prunelab.surgery.labels import varying
+from prunelab.surgery.labels import spread, varying
+from prunelab.surgery.operations import arguments
 from prunelab.trace import Op
 
 _POOLS = [
@@ -52,4 +55,40 @@ def spatial(run: Follower, op: Op) -> None:
         run.set(value, labels, zero=run.is_zero(x))
 
 
-RULES: dict[str, Rule] = dict.fromkeys((*_POOLS, *_RESIZES), spatial)
+def fourier(run: Follower, op: Op) -> None:
+    """A transform along some dimensions, of each channel along the others alone: of nothing, it is nothing."""
+    _alone(run, op, arguments(op)["dim"], "a Fourier transform runs over it")
+
+
+def triangle(run: Follower, op: Op) -> None:
+    """What lies above or below a diagonal of the last two dimensions is zeroed, by their positions."""
+    _alone(run, op, (-2, -1), "its position in a triangular matrix counts")
+
+
+def _alone(run: Follower, op: Op, dims: Sequence[int], reason: str) -> None:
+    x = op.inputs[0]
+    axes = {dim % len(x.shape) for dim in dims}
+    run.keep_dims(x, axes, reason)
+    labels = [label for label in run.of(x) if not set(varying(label)) & axes]
+    run.set(op.outputs[0], labels, zero=run.is_zero(x), of=[x])
+
+
+def folded(run: Follower, op: Op) -> None:
+    """`nn.Fold`: (B, C·k·k, L) → (B, C, H, W), the sum of each channel's windows."""
+    x, out = op.inputs[0], op.outputs[0]
+    run.keep_dims(x, [-1], "it lies along an axis of the image")
+    ids = run.along(x, len(x.shape) - 2)
+    labels = []
+    if ids is not None:
+        places = ids.reshape(out.shape[-3], -1)
+        run.ledger.tie(places, places[:, :1])
+        labels = [spread(places[:, 0], len(out.shape) - 3, len(out.shape))]
+    run.set(out, labels, zero=run.is_zero(x))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((*_POOLS, *_RESIZES), spatial),
+    **dict.fromkeys(["_fft_r2c", "_fft_c2r", "_fft_c2c"], fourier),
+    **dict.fromkeys(["tril", "triu"], triangle),
+    "col2im": folded,
+}
