@@ -80,7 +80,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
             shapes = shapes_of(plan.masked(model), example_inputs, coupling, plan.replaced)
             result = rehearse(Anatomy(small), *asked, sketched=sketched, shapes=shapes)
         if result.failed:
-            if not numbers.another(result.op, coupling, chosen.keep):
+            if not numbers.another(result.op, result.seen, coupling, chosen.keep):
                 coupling = _without_blamed(coupling, chosen.keep, result)
             continue
         if not verify:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -32,9 +33,9 @@ Sizes = list[tuple[int, int]]  # (size before, size after) of one operation's ar
 
 @dataclass(frozen=True)
 class _Trial:
-    """In every module of class `kind`, an attribute of it (or of the module `up` levels above, or of a part of it,
-    "part.attribute") follows the sizes that the module's operation number `at` asks for: as that size, or in proportion
-    to it; or it is left `alone`."""
+    """In every module of class `kind`, an attribute of it (or of the module `up` levels above, or of a part or a record
+    of it, "part.attribute") follows the sizes that the module's operation number `at` asks for: as that size, or in
+    proportion to it; or it is left `alone`."""
 
     kind: type
     at: int
@@ -58,8 +59,15 @@ class Numbers:
     def __init__(self, anatomy: Anatomy) -> None:
         self._modules = anatomy.modules
         self._held = {path: _integers(module) for path, module in self._modules.items()}
+        self._records: dict[str, list[str]] = {}  # of each module, by their names
+        self._recorded: dict[str, list[tuple[str, int]]] = {}
+        for path, module in self._modules.items():
+            for name, record in _records(module).items():
+                self._records.setdefault(path, []).append(name)
+                self._recorded[f"{path}.{name}".lstrip(".")] = _integers(record)
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()
+        self._last: tuple[tuple[int, str], tuple[type, int, str], _Trial | None] | None = None
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
@@ -76,20 +84,27 @@ class Numbers:
                 if isinstance(self._modules.get(path), trial.kind) and trial.at < len(sizes):
                     part, _, attribute = trial.attribute.rpartition(".")
                     holder = ".".join(filter(None, [_above(path, trial.up), part]))
-                    held = dict(self._held.get(holder, ())).get(attribute)
+                    held = dict(self._numbers(holder)).get(attribute)
                     if held is not None:
                         new = held if trial.alone else _new_value(held, sizes[trial.at], trial.proportion)
                         wanted[holder, attribute].add(new)
         return tuple(
             (path, attribute, next(iter(new)))
             for (path, attribute), new in wanted.items()
-            if len(new) == 1 and dict(self._held[path])[attribute] not in new
+            if len(new) == 1 and dict(self._numbers(path))[attribute] not in new
         )
 
-    def another(self, op: int | None, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
-        """Try something else for the operation of this number in the trace; False where there is nothing left."""
+    def another(self, op: int | None, seen: str, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
+        """Try something else for the operation of this number in the trace, where this was `seen`; False where there is
+        nothing left."""
         if op is None:
             return False
+        if self._last is not None and self._last[0] == (op, seen):  # what was tried last changed nothing
+            _, place, before = self._last
+            self._trials.pop(place)
+            self._trials.update({} if before is None else {place: before})
+        self._last = None
+        failure = op, seen
         followed = coupling.followed[0]
         path = followed.trace.ops[op].module
         if path not in self._modules:
@@ -101,34 +116,49 @@ class Numbers:
         current = {(p, attribute): new for p, attribute, new in self.updates(coupling, keep)}
         for proportion in (False, True):
             for up, holder, part in self._holders(path):
-                for attribute, value in self._held.get(holder, ()):
+                for attribute, value in self._numbers(holder):
                     new = _new_value(value, sizes, proportion)
                     trial = _Trial(type(self._modules[path]), at, up, part + attribute, proportion)
                     if trial in self._tried or new == current.get((holder, attribute), value):
                         continue
                     if proportion or any(old == value for old, _ in sizes):
-                        self._tried.add(trial)
-                        self._trials[trial.place] = trial
-                        return True
+                        return self._try(trial, failure)
         for attribute, _ in self._held[path]:  # a number that only looks like a size
             trial = _Trial(type(self._modules[path]), at, 0, attribute, alone=True)
             if (path, attribute) in current and trial not in self._tried:
-                self._tried.add(trial)
-                self._trials[trial.place] = trial
-                return True
+                return self._try(trial, failure)
         return False
 
+    def _try(self, trial: _Trial, failure: tuple[int, str]) -> bool:
+        self._last = failure, trial.place, self._trials.get(trial.place)
+        self._tried.add(trial)
+        self._trials[trial.place] = trial
+        return True
+
+    def _numbers(self, holder: str) -> list[tuple[str, int]]:
+        return self._held.get(holder) or self._recorded.get(holder, [])
+
     def _holders(self, path: str) -> Iterator[tuple[int, str, str]]:
-        """Whose numbers the code of a module may use: its own, those of its parts, and of what it is a part of; as
-        (levels above, path, "part.")."""
+        """Whose numbers the code of a module may use: its own, those of its parts and records, and of what it is a part
+        of; as (levels above, path, "part.")."""
         yield 0, path, ""
-        for name, _ in self._modules[path].named_children():
+        for name in (*dict(self._modules[path].named_children()), *self._records.get(path, ())):
             yield 0, f"{path}.{name}".lstrip("."), f"{name}."
         for up in range(1, path.count(".") + 2 if path else 1):
             yield up, _above(path, up), ""
 
 
-def _integers(module: nn.Module) -> list[tuple[str, int]]:
+def _records(module: nn.Module) -> dict[str, Any]:
+    """What a module holds its settings in: objects that are neither modules nor tensors nor to be called."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if type(value) not in _NO_NUMBERS and hasattr(value, "__dict__")
+        and not callable(value) and not isinstance(value, torch.Tensor | dict)
+    }  # fmt: skip
+
+
+def _integers(module: Any) -> list[tuple[str, int]]:
     """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
     if isinstance(module, _KNOWN) and next(module.parameters(), None) is not None:
         return []

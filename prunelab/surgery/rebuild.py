@@ -7,6 +7,7 @@ import copyreg
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -208,8 +209,8 @@ def _update_recurrent(module: nn.RNNBase) -> None:
 
 
 def set_attribute(model: nn.Module, path: str, attribute: str, value: int) -> None:
-    """`attribute` may name an entry of a list: "sizes[1]"."""
-    module = model.get_submodule(path)
+    """`attribute` may name an entry of a list: "sizes[1]"; `path` may lead to a record that a module holds."""
+    module = attrgetter(path)(model) if path else model
     name, _, index = attribute.partition("[")
     if not index:
         setattr(module, name, value)

@@ -180,7 +180,7 @@ def _expected(
         if number not in followed.idle and (shapes is None or number in shapes):
             whole = [value.shape for value in op.outputs] if shapes is None else shapes[number]
             left = tuple([
-                None if value.id not in used
+                None if value.id not in used or 0 in shape  # no element, so no channel either
                 else _after(shape, labels, coupling, keep) if labels else shape
                 for value, labels, shape in zip(op.outputs, returned, whole, strict=True)
             ])  # fmt: skip

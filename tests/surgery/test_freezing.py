@@ -261,3 +261,65 @@ def test_the_row_that_goes_has_no_length_in_the_masked_network() -> None:
     assert int((scales == 0).sum()) == 8
     assert not (rows == 0).flatten(1).all(1).any()
     assert int((masked.first.weight == 0).flatten(1).all(1).sum()) == 8
+
+
+class Settings:
+    def __init__(self) -> None:
+        self.heads, self.width, self.positions, self.seed = 4, 4, 16, 16
+
+
+class Biases(nn.Module):
+    """A bias for each head, whose number it holds; asked for by a method, so that the module itself never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.table = 4, nn.Parameter(torch.randn(4))
+
+    def added(self, scores: Tensor) -> Tensor:
+        return scores + self.table.view(self.heads, 1, 1)
+
+
+class Configured(nn.Module):
+    """One product for queries, keys and values, cut where settings say that an object and a part hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings, self.biases = Settings(), Biases()
+        self.all, self.back = nn.Linear(8, 48), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, 8) -> (N, L, 8)."""
+        held = self.settings
+        size, h = held.heads * held.width, self.all(x)
+        parts = h[..., :size], h[..., size : 2 * size], h[..., 2 * size :]
+        q, k, v = (part.reshape(*x.shape[:2], -1, held.width).transpose(1, 2) for part in parts)
+        weights = self.biases.added(q @ k.mT).softmax(-1)
+        return self.back((weights @ v).transpose(1, 2).flatten(2))
+
+
+def test_numbers_that_settings_and_parts_hold() -> None:
+    torch.manual_seed(0)
+    model = Configured()
+    small = shrunk(model, torch.randn(2, 5, 8))
+    assert small.model.all.out_features == 24, small.explain()
+    found = small.model.settings
+    assert (found.heads, found.width, found.positions, found.seed) == (2, 4, 16, 16)
+    assert (small.model.biases.heads, model.biases.heads, model.settings.heads) == (2, 4, 4)
+
+
+class Split(nn.Module):
+    """The size of a path is what is said of all paths, divided by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.paths = 16, 2
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.first(x).split(self.width // self.paths, 1)
+        return self.second(one * other.sigmoid())
+
+
+def test_numbers_that_are_multiples_of_sizes_and_no_others() -> None:
+    small = shrunk(Split(), torch.randn(2, 3, 5, 5))
+    assert (small.model.first.out_channels, small.model.width, small.model.paths) == (8, 8, 2)
