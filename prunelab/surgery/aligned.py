@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from torch import nn
 
 from prunelab.anatomy import Anatomy
@@ -95,8 +94,7 @@ class Aligned(Recorder):
 def forward_of(anatomy: Anatomy, example_inputs: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """The arguments of a forward that leaves no mark, runs step by step and draws the same each time."""
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
-    with undisturbed(anatomy), stepwise(unfused):
-        torch.manual_seed(0)
+    with undisturbed(anatomy, seed=0), stepwise(unfused):
         yield call_arguments(example_inputs, device_of(anatomy.model))
 
 

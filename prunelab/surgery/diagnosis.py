@@ -18,6 +18,7 @@ from prunelab.surgery.aligned import Aligned, Expected, Shape, Shapes, forward_o
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import operator, shares, writes
+from prunelab.surgery.rehearsal import left_of
 from prunelab.surgery.sketch import Sketch, Sketches, sketch
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import TOLERANCE
@@ -113,7 +114,7 @@ class _Compared(Aligned):
     def _left(self, tensor: Tensor, labels: Sequence[Label]) -> Sketch | None:
         """A sketch of what the smaller network has of a tensor; None where that fills no box."""
         shape = tuple(tensor.shape)
-        if self._coupling.shape_after(shape, labels, self._keep) is None:
+        if left_of(shape, labels, self._coupling, self._keep) is None:
             return None
         key = (shape, *map(id, labels))
         if key not in self._cuts:

@@ -181,7 +181,7 @@ def _expected(
             whole = [value.shape for value in op.outputs] if shapes is None else shapes[number]
             left = tuple([
                 None if value.id not in used or 0 in shape  # no element, so no channel either
-                else _after(shape, labels, coupling, keep) if labels else shape
+                else left_of(shape, labels, coupling, keep) if labels else shape
                 for value, labels, shape in zip(op.outputs, returned, whole, strict=True)
             ])  # fmt: skip
             if number in followed.loose:
@@ -195,7 +195,7 @@ def _expected(
     return expected
 
 
-def _after(shape: tuple[int, ...], labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Shape:
+def left_of(shape: tuple[int, ...], labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Shape:
     """What is left of a shape; None, which fits anything, where it is not one that these labels were made for."""
     if any(
         len(shape) != f.ndim or any(n not in (1, size) for n, size in zip(f.shape, shape, strict=True)) for f in labels

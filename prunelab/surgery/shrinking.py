@@ -80,8 +80,8 @@ def shrink(
 
     One forward is followed to find which channels go together (residual additions, concatenations, groups, heads,
     ...), and which cannot go without changing more than their own removal does; these stay, and `explain()` says why.
-    The smaller network computes what `plan.masked(model)` computes: that is checked on the example inputs and on
-    inputs drawn like them, and what the model's code cannot do with fewer channels stays too.
+    The smaller network computes what `plan.masked(model)` computes: that is checked on the example inputs, operation
+    by operation, and on inputs drawn like them; what the model's code cannot do with fewer channels stays too.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -109,14 +109,14 @@ def results_in(item: Any) -> list[Tensor]:
 
 
 @contextmanager
-def undisturbed(model: nn.Module | Anatomy, *, training: bool = False) -> Iterator[None]:
+def undisturbed(model: nn.Module | Anatomy, *, training: bool = False, seed: int | None = None) -> Iterator[None]:
     """Evaluation (or training) mode without gradients inside; outside, model and random state are as they were.
 
     Put back, also when the body raises: each module's training flag, the buffers (a forward may update its running
     statistics), the other attributes (a counter, a cache that the first forward fills), and the state of the random
     generators of the CPU and of the model's CUDA devices. The fused paths that hide a whole layer in one operation are
     off. Raises ValueError for a lazy module not yet run, and for a model that makes layers when it runs; these are gone
-    again, as are buffers that it made.
+    again, as are buffers that it made. With a `seed` chance is the same each time.
     """
     anatomy = model if isinstance(model, Anatomy) else Anatomy(model)
     _refuse_lazy(anatomy.parameters)
@@ -124,6 +124,9 @@ def undisturbed(model: nn.Module | Anatomy, *, training: bool = False) -> Iterat
     cuda = {t.device.index for t in (*anatomy.parameters.values(), *anatomy.buffers.values()) if t.is_cuda}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
+        if seed is not None:  # not by `torch.manual_seed`, which sets the generators of all devices there are
+            for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in sorted(cuda))):
+                generator.manual_seed(seed)
         stack.enter_context(torch.no_grad())
         stack.enter_context(_mode(modules, training))
         stack.enter_context(_same_attributes(modules))

@@ -45,8 +45,9 @@ def trace(
 
     `example_inputs` is a tensor, a tuple of positional or a dict of keyword arguments; tensors are copied to the
     model's device. Nothing else is touched: training flags, gradients, buffers, random state, and the inputs
-    themselves are as they were, also when the forward raises. A model on the meta device works: nothing is computed.
-    Names are those of the model inside a `torch.compile` or data-parallel wrapper.
+    themselves are as they were, also when the forward raises. A model that draws random numbers draws the same ones in
+    every trace. A model on the meta device works: nothing is computed. Names are those of the model inside a
+    `torch.compile` or data-parallel wrapper.
 
     With `training=True` the model runs in training mode instead. With `unfused=True` recurrent layers run step by step,
     not as one operation.
@@ -78,8 +79,8 @@ def trace_of(
 ) -> Trace:
     """`trace`, of a model that was taken apart already."""
     model = anatomy.model
-    with undisturbed(anatomy, training=training), stepwise(unfused):
-        torch.manual_seed(0)  # a model that draws takes the same path through its code each time
+    # A model that draws takes the same path through its code each time.
+    with undisturbed(anatomy, training=training, seed=0), stepwise(unfused):
         args, kwargs = call_arguments(example_inputs, device_of(model))
         names, parameters = anatomy.names, list(anatomy.parameters.values())
         recorder = Recorder(((p, names[id(p)]) for p in parameters), nonzero)

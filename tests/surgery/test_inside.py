@@ -232,3 +232,16 @@ def test_complex_weights_are_compared_by_their_modulus() -> None:
         model.first.weight.copy_(torch.complex(torch.full((16, 6), 1e-3), torch.arange(16.0)[:, None].expand(16, 6)))
     small = prunelab.shrink(model, torch.randn(4, 6), sparsity=0.5)
     assert small.model.first.weight.imag[:, 0].tolist() == list(range(8, 16))
+
+
+def test_generators_of_other_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.manual_seed` sets those of every device, also of those that nothing here runs on."""
+
+    def refused(_: int) -> None:
+        raise AssertionError("the generators of all devices are set")
+
+    torch.manual_seed(0)
+    model, x, before = Drawing().eval(), torch.randn(2, 6, 8), torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", refused)
+    assert prunelab.shrink(model, x, sparsity=0.5).model.first.out_features == 8
+    assert torch.equal(torch.get_rng_state(), before)
