@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import arguments
+from prunelab.surgery.rebuild import copied_by_state
 from prunelab.trace import Op
 from prunelab.trace.record import all_of
 
@@ -149,11 +150,12 @@ class Numbers:
 
 
 def _records(module: nn.Module) -> dict[str, Any]:
-    """What a module holds its settings in: objects that are neither modules nor tensors nor to be called."""
+    """What a module holds its settings in: objects that are neither modules nor tensors nor to be called, and of which
+    a copy of the module has one of its own (not members of an enumeration, or loggers)."""
     return {
         name: value
         for name, value in vars(module).items()
-        if type(value) not in _NO_NUMBERS and hasattr(value, "__dict__")
+        if type(value) not in _NO_NUMBERS and hasattr(value, "__dict__") and copied_by_state(cast(type, type(value)), object)
         and not callable(value) and not isinstance(value, torch.Tensor | dict)
     }  # fmt: skip
 

@@ -49,7 +49,7 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         found: nn.Module = memo[id(module)]
         return found
     kind: type = type(module)
-    if not _is_copied_by_state(kind) or "__deepcopy__" in vars(module):
+    if not copied_by_state(kind, nn.Module) or "__deepcopy__" in vars(module):
         return copy.deepcopy(module, memo)
     made: nn.Module = nn.Module.__new__(kind)
     memo[id(module)] = made
@@ -105,11 +105,11 @@ def _owns_its_storage(tensor: Tensor) -> bool:
 
 
 @cache
-def _is_copied_by_state(kind: type) -> bool:
-    """Whether a deep copy is a new object with a copy of the attributes, as for PyTorch's own layers."""
+def copied_by_state(kind: type, base: type) -> bool:
+    """Whether a deep copy is a new object with a copy of the attributes, as for a plain `base`."""
     own = hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table
     ways = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
-    return not own and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
+    return not own and all(getattr(kind, way) is getattr(base, way) for way in ways)
 
 
 def smaller_tensors(anatomy: Anatomy, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:
@@ -210,15 +210,18 @@ def _update_recurrent(module: nn.RNNBase) -> None:
 
 def set_attribute(model: nn.Module, path: str, attribute: str, value: int) -> None:
     """`attribute` may name an entry of a list: "sizes[1]"; `path` may lead to a record that a module holds."""
-    module = attrgetter(path)(model) if path else model
+    holder = attrgetter(path)(model) if path else model
     name, _, index = attribute.partition("[")
-    if not index:
-        setattr(module, name, value)
-        return
-    held = getattr(module, name)
-    entries = list(held)
-    entries[int(index.rstrip("]"))] = value
-    setattr(module, name, type(held)(entries))
+    new: Any = value
+    if index:
+        held = getattr(holder, name)
+        entries = list(held)
+        entries[int(index.rstrip("]"))] = value
+        new = type(held)(entries)
+    if isinstance(holder, nn.Module):
+        setattr(holder, name, new)
+    else:
+        vars(holder)[name] = new  # a record may be frozen; this one is our copy
 
 
 def add_biases(model: nn.Module, biases: Mapping[str, Iterable[float]]) -> None:

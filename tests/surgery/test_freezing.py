@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -268,6 +270,21 @@ class Settings:
         self.heads, self.width, self.positions, self.seed = 4, 4, 16, 16
 
 
+@dataclass(frozen=True)
+class Frozen:
+    heads: int = 4
+    width: int = 4
+    positions: int = 16
+    seed: int = 16
+
+
+class Shared(Settings):
+    """The same for all models, however they are copied."""
+
+    def __deepcopy__(self, memo: Any) -> Shared:
+        return self
+
+
 class Biases(nn.Module):
     """A bias for each head, whose number it holds; asked for by a method, so that the module itself never runs."""
 
@@ -282,9 +299,9 @@ class Biases(nn.Module):
 class Configured(nn.Module):
     """One product for queries, keys and values, cut where settings say that an object and a part hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__()
-        self.settings, self.biases = Settings(), Biases()
+        self.settings, self.biases = settings, Biases()
         self.all, self.back = nn.Linear(8, 48), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -297,14 +314,22 @@ class Configured(nn.Module):
         return self.back((weights @ v).transpose(1, 2).flatten(2))
 
 
-def test_numbers_that_settings_and_parts_hold() -> None:
+@pytest.mark.parametrize("kind", [Settings, Frozen])
+def test_numbers_that_settings_and_parts_hold(kind: Callable[[], Any]) -> None:
     torch.manual_seed(0)
-    model = Configured()
+    model = Configured(kind())
     small = shrunk(model, torch.randn(2, 5, 8))
     assert small.model.all.out_features == 24, small.explain()
     found = small.model.settings
     assert (found.heads, found.width, found.positions, found.seed) == (2, 4, 16, 16)
     assert (small.model.biases.heads, model.biases.heads, model.settings.heads) == (2, 4, 4)
+
+
+def test_settings_that_are_not_the_copys_own_are_left_alone() -> None:
+    model = Configured(Shared())
+    small = shrunk(model, torch.randn(2, 5, 8))
+    assert small.model.all.out_features == 48
+    assert vars(model.settings) == vars(Settings())
 
 
 class Split(nn.Module):
