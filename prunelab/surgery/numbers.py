@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,12 +152,14 @@ class Numbers:
 def _records(module: nn.Module) -> dict[str, Any]:
     """What a module holds its settings in: objects that are neither modules nor tensors nor to be called, and of which
     a copy of the module has one of its own (not members of an enumeration, or loggers)."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if type(value) not in _NO_NUMBERS and hasattr(value, "__dict__") and copied_by_state(cast(type, type(value)), object)
-        and not callable(value) and not isinstance(value, torch.Tensor | dict)
-    }  # fmt: skip
+    found = {}
+    for name, value in vars(module).items():
+        kind: type = type(value)
+        if kind in _NO_NUMBERS or not hasattr(value, "__dict__") or not copied_by_state(kind, object):
+            continue
+        if not callable(value) and not isinstance(value, torch.Tensor | dict):
+            found[name] = value
+    return found
 
 
 def _integers(module: Any) -> list[tuple[str, int]]:
