@@ -160,8 +160,9 @@ def _refuse_computed(model: nn.Module, computed: list[str]) -> None:
         module = name.rpartition(".")[0] or type(model).__name__
         raise ValueError(
             f"the weight of {module!r} is computed (by a parametrization or torch.nn.utils.prune), so a mask could not "
-            "hold it; make it a plain parameter first, with torch.nn.utils.parametrize.remove_parametrizations or "
-            f"torch.nn.utils.prune.remove, or leave it out with exclude=[{name!r}]"
+            "hold it; make it a plain parameter first, with torch.nn.utils.parametrize.remove_parametrizations, "
+            "torch.nn.utils.prune.remove or torch.nn.utils.remove_weight_norm, or leave it out with "
+            f"exclude=[{name!r}]"
         )
 
 

@@ -16,7 +16,7 @@ from prunelab.anatomy import Anatomy
 from prunelab.surgery.aligned import inside
 from prunelab.surgery.cost import dense_macs, macs_after
 from prunelab.surgery.coupling import Coupling, Group
-from prunelab.surgery.diagnosis import comparable, compare
+from prunelab.surgery.diagnosis import comparable, compare, confirmed
 from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
@@ -88,6 +88,8 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         masked = plan.masked(model)
         expected, at = compare(masked, *asked, result.sketches, shapes)
         outcome = check(masked, small, example_inputs, (expected, result.outputs))
+        if at is not None and outcome.holds:
+            at = confirmed(at, masked, small, *asked, sketched)
         settled = at is None or bool(chosen.keep.all())  # where nothing goes, nothing that differs is our doing
         if (outcome.holds and settled) or (not exact and not outcome.raised):
             return Built(small, plan, chosen, coupling, outcome)
@@ -262,7 +264,7 @@ def _like(coupling: Coupling, groups: list[Group], path: str) -> list[Group]:
     """Groups that lie in other modules of the class of the one at `path` as these lie in that one. Where that is one of
     PyTorch's layers, whose own code is not to blame, of the class of the module that it is a part of."""
     modules = coupling.anatomy.modules
-    while path in modules and type(modules[path]).__module__.startswith("torch.nn."):
+    while path and path in modules and type(modules[path]).__module__.startswith("torch.nn."):
         path = path.rpartition(".")[0]
     if path not in modules or not path:
         return []

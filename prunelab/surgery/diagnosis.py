@@ -10,6 +10,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,11 +19,11 @@ from prunelab.surgery.aligned import Aligned, Expected, Shape, Shapes, forward_o
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import operator, shares, writes
-from prunelab.surgery.rehearsal import left_of
+from prunelab.surgery.rehearsal import left_of, rehearse, shapes_of
 from prunelab.surgery.sketch import Sketch, Sketches, sketch
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import TOLERANCE
-from prunelab.trace import Op
+from prunelab.trace import Op, map_tensors
 from prunelab.trace.record import all_of, tensors_returned
 
 _LOOSER = 10  # than the outputs: single values, relative to the largest one of their tensor
@@ -64,6 +65,43 @@ def compare(
     watch, anatomy = _Compared(expected, replaced, small, coupling, keep), Anatomy(masked)
     with forward_of(anatomy, example_inputs) as (args, kwargs), watch.following(anatomy), watch:
         return masked(*args, **kwargs), watch.first
+
+
+def confirmed(
+    at: int,
+    masked: nn.Module,
+    small: nn.Module,
+    example_inputs: Any,
+    coupling: Coupling,
+    keep: NDArray[np.bool_],
+    replaced: Sequence[str],
+    sketched: Container[int],
+) -> int | None:
+    """The first operation that returns something else on noisy inputs too; `at` where they cannot be tried, None where
+    there is none. On a constant image, what is left after its mean is taken away is rounding and nothing else, and a
+    normalisation makes it large."""
+    inputs = _noisy(example_inputs)
+    try:
+        shapes = shapes_of(masked, inputs, coupling, replaced)
+        result = rehearse(Anatomy(small), inputs, coupling, keep, replaced, sketched=sketched, shapes=shapes)
+        return at if result.failed else compare(masked, inputs, coupling, keep, replaced, result.sketches, shapes)[1]
+    except Exception:  # the network does not take such inputs
+        return at
+
+
+def _noisy(inputs: Any) -> Any:
+    """Float inputs with noise as large as their spread, or as they are themselves."""
+    draw = torch.Generator().manual_seed(1)
+
+    def noisy(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
+            return tensor
+        values = tensor.detach().to("cpu", torch.float32)
+        spread = float(values.std(correction=0)) or float(values.abs().max()) or 1.0
+        noise = spread * torch.randn(tensor.shape, generator=draw)
+        return (values + noise).to(tensor.device, tensor.dtype)
+
+    return map_tensors(noisy, inputs)
 
 
 def _shapes(number: int, op: Op, used: Container[int], shapes: Shapes | None) -> tuple[Shape, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.follow import Followed
 from prunelab.surgery.labels import Label
 from prunelab.surgery.operations import arguments
-from prunelab.surgery.rebuild import copied_by_state
 from prunelab.trace import Op
 from prunelab.trace.record import all_of
 
@@ -60,11 +60,11 @@ class Numbers:
     def __init__(self, anatomy: Anatomy) -> None:
         self._modules = anatomy.modules
         self._held = {path: _integers(module) for path, module in self._modules.items()}
-        self._records: dict[str, list[str]] = {}  # of each module, by their names
+        self._records: dict[str, dict[str, Any]] = {}  # of each module, by their names
         self._recorded: dict[str, list[tuple[str, int]]] = {}
         for path, module in self._modules.items():
             for name, record in _records(module).items():
-                self._records.setdefault(path, []).append(name)
+                self._records.setdefault(path, {})[name] = record
                 self._recorded[f"{path}.{name}".lstrip(".")] = _integers(record)
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()
@@ -143,23 +143,30 @@ class Numbers:
         """Whose numbers the code of a module may use: its own, those of its parts and records, and of what it is a part
         of; as (levels above, path, "part.")."""
         yield 0, path, ""
-        for name in (*dict(self._modules[path].named_children()), *self._records.get(path, ())):
+        records = [name for name, record in self._records.get(path, {}).items() if _is_copied(record)]
+        for name in (*dict(self._modules[path].named_children()), *records):
             yield 0, f"{path}.{name}".lstrip("."), f"{name}."
         for up in range(1, path.count(".") + 2 if path else 1):
             yield up, _above(path, up), ""
 
 
 def _records(module: nn.Module) -> dict[str, Any]:
-    """What a module holds its settings in: objects that are neither modules nor tensors nor to be called, and of which
-    a copy of the module has one of its own (not members of an enumeration, or loggers)."""
-    found = {}
-    for name, value in vars(module).items():
-        kind: type = type(value)
-        if kind in _NO_NUMBERS or not hasattr(value, "__dict__") or not copied_by_state(kind, object):
-            continue
-        if not callable(value) and not isinstance(value, torch.Tensor | dict):
-            found[name] = value
-    return found
+    """What a module holds its settings in: objects that are neither modules nor tensors nor to be called."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if type(value) not in _NO_NUMBERS and hasattr(value, "__dict__")
+        and not callable(value) and not isinstance(value, torch.Tensor | dict)
+    }  # fmt: skip
+
+
+def _is_copied(record: Any) -> bool:
+    """Whether a copy of a module has a record of its own: a member of an enumeration, or a logger, is only one."""
+    try:
+        other = copy.deepcopy(record)
+        return other is not record and vars(other) is not vars(record)
+    except Exception:
+        return False
 
 
 def _integers(module: Any) -> list[tuple[str, int]]:

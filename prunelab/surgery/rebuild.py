@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.weight_norm import WeightNorm
 
 from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.surgery.slices import Slices
@@ -49,7 +50,7 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         found: nn.Module = memo[id(module)]
         return found
     kind: type = type(module)
-    if not copied_by_state(kind, nn.Module) or "__deepcopy__" in vars(module):
+    if not _is_copied_by_state(kind) or "__deepcopy__" in vars(module):
         return copy.deepcopy(module, memo)
     made: nn.Module = nn.Module.__new__(kind)
     memo[id(module)] = made
@@ -105,11 +106,11 @@ def _owns_its_storage(tensor: Tensor) -> bool:
 
 
 @cache
-def copied_by_state(kind: type, base: type) -> bool:
-    """Whether a deep copy is a new object with a copy of the attributes, as for a plain `base`."""
+def _is_copied_by_state(kind: type) -> bool:
+    """Whether a deep copy is a new object with a copy of the attributes, as for PyTorch's own layers."""
     own = hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table
     ways = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
-    return not own and all(getattr(kind, way) is getattr(base, way) for way in ways)
+    return not own and all(getattr(kind, way) is getattr(nn.Module, way) for way in ways)
 
 
 def smaller_tensors(anatomy: Anatomy, slices: Mapping[str, Slices], caches: Container[str] = ()) -> dict[str, Tensor]:
@@ -144,6 +145,7 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
     convolutions = [module for module in anatomy.modules.values() if isinstance(module, _ConvNd)]
     names = anatomy.names if any(module.groups > 1 for module in convolutions) else {}
     for module in anatomy.modules.values():
+        _compute_weights(module)
         weight = _weight_of(module)
         if isinstance(module, _ConvNd):
             if weight is not None:
@@ -154,6 +156,15 @@ def update_attributes(model: nn.Module, slices: Mapping[str, Slices]) -> None:
             module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
         else:
             _update(module, weight)
+
+
+def _compute_weights(module: nn.Module) -> None:
+    """Where weight normalisation of the older kind sets the weight before each forward: set it, so that whoever looks
+    at it before the first one sees its size."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            with torch.no_grad():
+                setattr(module, hook.name, hook.compute_weight(module))
 
 
 def _weight_of(module: nn.Module) -> Tensor | None:
@@ -199,10 +210,8 @@ def _update_convolution(module: _ConvNd, weight: Tensor, cut: Slices | None) -> 
 
 
 def _update_recurrent(module: nn.RNNBase) -> None:
-    hidden = module._parameters["weight_hh_l0"]
-    inputs = module._parameters["weight_ih_l0"]
-    assert hidden is not None
-    assert inputs is not None
+    with torch.no_grad():  # they may be computed, by a parametrization
+        hidden, inputs = cast(Tensor, module.weight_hh_l0), cast(Tensor, module.weight_ih_l0)
     module.hidden_size = hidden.shape[1] if module.proj_size == 0 else hidden.shape[0] // 4
     module.proj_size = module.proj_size and hidden.shape[1]
     module.input_size = inputs.shape[1]

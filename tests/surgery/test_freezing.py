@@ -6,6 +6,8 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,6 +287,18 @@ class Shared(Settings):
         return self
 
 
+class Sizes(Enum):
+    SMALL = (4, 4, 16, 16)
+
+    @property
+    def heads(self) -> int:
+        return int(self.value[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.value[1])
+
+
 class Biases(nn.Module):
     """A bias for each head, whose number it holds; asked for by a method, so that the module itself never runs."""
 
@@ -314,7 +328,7 @@ class Configured(nn.Module):
         return self.back((weights @ v).transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("kind", [Settings, Frozen])
+@pytest.mark.parametrize("kind", [Settings, Frozen, lambda: SimpleNamespace(**vars(Settings()))])
 def test_numbers_that_settings_and_parts_hold(kind: Callable[[], Any]) -> None:
     torch.manual_seed(0)
     model = Configured(kind())
@@ -326,10 +340,12 @@ def test_numbers_that_settings_and_parts_hold(kind: Callable[[], Any]) -> None:
 
 
 def test_settings_that_are_not_the_copys_own_are_left_alone() -> None:
-    model = Configured(Shared())
-    small = shrunk(model, torch.randn(2, 5, 8))
-    assert small.model.all.out_features == 48
-    assert vars(model.settings) == vars(Settings())
+    for settings in (Shared(), Sizes.SMALL):
+        model = Configured(settings)
+        small = shrunk(model, torch.randn(2, 5, 8))
+        assert small.model.all.out_features == 48
+        assert (settings.heads, settings.width) == (4, 4)
+    assert Sizes.SMALL.value == (4, 4, 16, 16)
 
 
 class Split(nn.Module):
@@ -348,3 +364,64 @@ class Split(nn.Module):
 def test_numbers_that_are_multiples_of_sizes_and_no_others() -> None:
     small = shrunk(Split(), torch.randn(2, 3, 5, 5))
     assert (small.model.first.out_channels, small.model.width, small.model.paths) == (8, 8, 2)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_left_of_a_constant_image_is_no_difference(value: float, own: bool) -> None:
+    """Less its mean a constant is rounding, which a normalisation makes large."""
+
+    def centred(h: Tensor) -> Tensor:
+        apart = h - h.mean((2, 3), keepdim=True)
+        return apart * (apart.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt()
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Identity() if own else nn.InstanceNorm2d(32)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return centred(h) if own else self.layer(h)
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3), Norm(), nn.ReLU(), nn.Conv2d(32, 32, 3), Norm(), nn.ReLU()]
+    layers += [nn.Conv2d(32, 32, 3), Norm(), nn.ReLU(), nn.Conv2d(32, 4, 1)]
+    small = prunelab.shrink(nn.Sequential(*layers).eval(), torch.full((2, 3, 12, 12), value), sparsity=0.5)
+    assert [layer.out_channels for layer in small.model if isinstance(layer, nn.Conv2d)] == [16, 16, 16, 4], (
+        small.explain()
+    )
+
+
+def test_blame_that_climbs_to_the_root_comes_to_an_end() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (4, 4)), nn.Conv1d(4, 8, 3, groups=4), nn.Flatten())
+    model.append(nn.utils.parametrizations.weight_norm(nn.Linear(16, 8), dim=1)).append(nn.Linear(8, 3))
+    shrunk(model, torch.randn(5, 8))
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, old_weight_norm], ids=["new", "old"])
+def test_dead_rows_of_weight_normalisation_are_those_without_length(norm: Callable[[nn.Module], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = Normed(norm).eval(), torch.randn(2, 3, 12)
+    small = shrunk(model, x)
+    again = prunelab.shrink(small.plan.masked(model), x)
+    assert again.plan.params[1] == small.plan.params[1]
+
+
+def test_the_computed_weight_is_small_before_the_first_forward() -> None:
+    small = shrunk(Normed(old_weight_norm), torch.randn(2, 3, 12))
+    fresh = small.plan.apply(Normed(old_weight_norm))
+    assert fresh.first.weight.shape == (8, 3, 3)
+    assert fresh.second.weight.shape == (12, 8, 3)
+
+
+def test_a_recurrent_layer_with_computed_weights() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.utils.parametrizations.weight_norm(nn.LSTM(3, 8), "weight_hh_l0")
+            self.end = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.layer(x)[0])
+
+    shrunk(Recurrent(), torch.randn(5, 2, 3))

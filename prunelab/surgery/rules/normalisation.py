@@ -78,7 +78,10 @@ def weight_norm(run: Follower, op: Op) -> None:
     norm, so where one goes its g alone is zeroed; that is only possible for a v that is a parameter."""
     named = arguments(op)
     v, g, dim = named["v"], named["g"], named.get("dim", 0) % len(named["v"].shape)
-    rows, scales = run.along(v, dim), run.along(g, dim)
+    rows = run.along(v, dim)
+    if rows is not None and run.untouched(g):  # a zero of either is a zero of the row
+        run.set_weight(g, [spread(rows, dim, len(g.shape))])
+    scales = run.along(g, dim)
     if rows is not None and scales is not None:
         run.ledger.tie(rows, scales)
         if dim == 0 and v.id in run.names:
