@@ -60,12 +60,7 @@ class Numbers:
     def __init__(self, anatomy: Anatomy) -> None:
         self._modules = anatomy.modules
         self._held = {path: _integers(module) for path, module in self._modules.items()}
-        self._records: dict[str, dict[str, Any]] = {}  # of each module, by their names
-        self._recorded: dict[str, list[tuple[str, int]]] = {}
-        for path, module in self._modules.items():
-            for name, record in _records(module).items():
-                self._records.setdefault(path, {})[name] = record
-                self._recorded[f"{path}.{name}".lstrip(".")] = _integers(record)
+        self._recorded: dict[str, list[tuple[str, int]]] = {}  # by settings, where code was seen to fail
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()
         self._last: tuple[tuple[int, str], tuple[type, int, str], _Trial | None] | None = None
@@ -143,7 +138,8 @@ class Numbers:
         """Whose numbers the code of a module may use: its own, those of its parts and records, and of what it is a part
         of; as (levels above, path, "part.")."""
         yield 0, path, ""
-        records = [name for name, record in self._records.get(path, {}).items() if _is_copied(record)]
+        records = {name: record for name, record in _records(self._modules[path]).items() if _is_copied(record)}
+        self._recorded.update((f"{path}.{name}".lstrip("."), _integers(record)) for name, record in records.items())
         for name in (*dict(self._modules[path].named_children()), *records):
             yield 0, f"{path}.{name}".lstrip("."), f"{name}."
         for up in range(1, path.count(".") + 2 if path else 1):
@@ -162,7 +158,7 @@ def _records(module: nn.Module) -> dict[str, Any]:
 
 def _is_copied(record: Any) -> bool:
     """Whether a copy of a module has a record of its own: a member of an enumeration, or a logger, is only one."""
-    try:
+    try:  # whatever a record is: what cannot be copied is not tried
         other = copy.deepcopy(record)
         return other is not record and vars(other) is not vars(record)
     except Exception:
@@ -171,7 +167,7 @@ def _is_copied(record: Any) -> bool:
 
 def _integers(module: Any) -> list[tuple[str, int]]:
     """The whole numbers among a module's attributes, those in its lists and tuples too ("sizes[1]")."""
-    if isinstance(module, _KNOWN) and next(module.parameters(), None) is not None:
+    if isinstance(module, _KNOWN) and any(held is not None for held in module._parameters.values()):
         return []
     found: list[tuple[str, int]] = []
     for name, value in vars(module).items():
