@@ -162,10 +162,8 @@ def couple(
     solution = follower.ledger.solve()
     made, read = follower.ledger.made_channels(), follower.ledger.read_channels()
     normed = tuple(name for name in tensors if name in follower.normed)
-    plain = Coupling(
-        anatomy, solution, tensors, follower.shapes, tuple(followed), (), (), unused, normed, made=made, read=read
-    )
-    return _grouped(plain, made, exact)
+    plain = Coupling(anatomy, solution, tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
+    return _grouped(replace(plain, normed=normed), made, exact)
 
 
 def _unlike(example_inputs: Any) -> Iterator[Any]:

@@ -56,7 +56,7 @@ def compare(
     in the smaller one, of which sketches were made; None where there is none. `shapes` are those of the masked
     network, where they are not those of the trace."""
     trace = coupling.followed[0].trace
-    used = {value.id for op in trace.ops for value in op.inputs} | {value.id for value in trace.outputs}
+    used = trace.used
     expected = [
         Expected(number, op.name, _shapes(number, op, used, shapes), op.module)
         for number, op in enumerate(trace.ops)
@@ -83,10 +83,10 @@ def confirmed(
     inputs = _noisy(example_inputs)
     try:
         shapes = shapes_of(masked, inputs, coupling, replaced)
-        result = rehearse(Anatomy(small), inputs, coupling, keep, replaced, sketched=sketched, shapes=shapes)
-        return at if result.failed else compare(masked, inputs, coupling, keep, replaced, result.sketches, shapes)[1]
-    except Exception:  # the network does not take such inputs
+    except Exception:  # whatever a network raises that does not take such inputs: then the first finding stands
         return at
+    result = rehearse(Anatomy(small), inputs, coupling, keep, replaced, sketched=sketched, shapes=shapes)
+    return at if result.failed else compare(masked, inputs, coupling, keep, replaced, result.sketches, shapes)[1]
 
 
 def _noisy(inputs: Any) -> Any:
@@ -138,7 +138,7 @@ class _Compared(Aligned):
         found = self._small.get(one.number, ()) if one is not None else ()
         for place, tensor in enumerate(tensors):
             own = scale
-            if one is not None and place < len(found) and one.shapes[place] is not None:
+            if one is not None and place < min(len(found), len(one.shapes)) and one.shapes[place] is not None:
                 labels = self._coupling.followed[0].returned[one.number][place]
                 expected, other = self._left(tensor, labels), found[place]
                 if expected is not None and other is not None:

@@ -158,10 +158,10 @@ def _records(module: nn.Module) -> dict[str, Any]:
 
 def _is_copied(record: Any) -> bool:
     """Whether a copy of a module has a record of its own: a member of an enumeration, or a logger, is only one."""
-    try:  # whatever a record is: what cannot be copied is not tried
+    try:
         other = copy.deepcopy(record)
         return other is not record and vars(other) is not vars(record)
-    except Exception:
+    except Exception:  # anybody's class may raise anything here: what cannot be copied is not tried
         return False
 
 

@@ -131,7 +131,7 @@ def rehearse(
     with forward_of(anatomy, example_inputs) as (args, kwargs), followed, watch:
         try:
             return Rehearsed(anatomy.model(*args, **kwargs), watch.sketches, diverged=watch.diverged)
-        except Exception as error:
+        except Exception as error:  # of the model's code, whatever it is: told as what was seen
             at = expected[watch.at].number if watch.at < len(expected) and not watch.lost else None
             place = trace.ops[at].module if watch.mismatch and at is not None else watch.path_of(error)
             return Rehearsed(failed=True, op=at, module=place, seen=f"{type(error).__name__}: {error}")
@@ -147,7 +147,8 @@ class _Measuring(Aligned):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         shapes = tuple([tuple(tensor.shape) for tensor in tensors_returned(result)])
-        if (one := self.place(str(func.name()), shapes)) is not None:
+        one = self.place(str(func.name()), shapes)
+        if one is not None and len(shapes) == len(one.shapes):  # into how many parts it falls may depend on the data
             self.shapes[one.number] = shapes
         return result
 
@@ -171,7 +172,7 @@ def _expected(
 ) -> list[Expected]:
     """What the smaller network should do."""
     followed = coupling.followed[0]
-    used = {value.id for op in followed.trace.ops for value in op.inputs} | {v.id for v in followed.trace.outputs}
+    used = followed.trace.used
     expected: list[Expected] = []
     for number, (op, returned) in enumerate(zip(followed.trace.ops, followed.returned, strict=True)):
         if replaced and inside(op.module, replaced):

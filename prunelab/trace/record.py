@@ -124,6 +124,11 @@ class Trace:
         return frozenset(names[value.id] for op in self.ops for value in op.inputs if value.id in names)
 
     @property
+    def used(self) -> frozenset[int]:
+        """The ids of the values that an operation reads, or that leave the network."""
+        return frozenset(value.id for values in (*(op.inputs for op in self.ops), self.outputs) for value in values)
+
+    @property
     def nonzero_macs(self) -> float:
         """MACs, each weighted by the fraction of nonzero elements in the weights it reads."""
         return math.fsum(product.nonzero_macs for op in self.ops for product in op.products)

@@ -86,6 +86,27 @@ def test_as_many_points_as_are_found() -> None:
     assert [m.out_channels for m in small.model.modules() if isinstance(m, nn.Conv2d)] == [8, 8, 1, 4]
 
 
+class Apart(nn.Module):
+    """Falls into as many parts as there are rows whose score is high."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.score(x)[:, 0]
+        high = (score > score.mean()).nonzero()[:, 0]
+        rows = self.first(x).relu()[high].split(1)
+        return self.second(torch.stack([row.sigmoid() for row in rows]).mean(0))
+
+
+def test_as_many_parts_as_the_data_say() -> None:
+    torch.manual_seed(0)
+    small = shrunk(Apart(), torch.randn(30, 6))
+    assert [small.model.score[0].out_features, small.model.first.out_features] == [8, 8], small.explain()
+
+
 class Stretched(nn.Module):
     """Draws how long its result is, in evaluation too."""
 
