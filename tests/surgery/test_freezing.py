@@ -101,8 +101,9 @@ class Apart(nn.Module):
         return self.second(torch.stack([row.sigmoid() for row in rows]).mean(0))
 
 
-def test_as_many_parts_as_the_data_say() -> None:
-    torch.manual_seed(0)
+@pytest.mark.parametrize("seed", range(6))
+def test_as_many_parts_as_the_data_say(seed: int) -> None:
+    torch.manual_seed(seed)
     small = shrunk(Apart(), torch.randn(30, 6))
     assert [small.model.score[0].out_features, small.model.first.out_features] == [8, 8], small.explain()
 
