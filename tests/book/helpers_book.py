@@ -168,9 +168,10 @@ def settle(page: Page) -> None:
 
 
 def go_live(page: Page) -> None:
-    """Press Live Code and wait for the kernel."""
+    """Press Live Code and wait for the kernel, and for what the page asks of it."""
     page.get_by_role("button", name="Live Code").first.click()
     expect(page.locator(".prune-live-bar")).to_have_attribute("data-state", "ready", timeout=30_000)
+    expect(page.locator(".prune-live-device")).to_contain_text("Runs on", timeout=60_000)
 
 
 def status(page: Page) -> Locator:

@@ -46,6 +46,26 @@ def test_a_cell_runs_and_the_page_says_where(page: Page) -> None:
     expect(status(page)).to_have_text(re.compile(r"Cell \d+ finished\."))
 
 
+def test_the_search_for_the_device_takes_no_button_away(live_context: BrowserContext, served: Served) -> None:
+    """The kernel imports torch for it, which takes seconds: who presses Run all meanwhile must hit Run all."""
+    page = live_context.new_page()
+    page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")
+    page.evaluate(
+        """() => {
+            window.states = [];
+            const note = () => {
+                const state = document.documentElement.dataset.pruneLive;
+                window.states.push(state + (window.prunelab.live.kernel.asking ? " while asking" : ""));
+            };
+            new MutationObserver(note).observe(document.documentElement, { attributeFilter: ["data-prune-live"] });
+        }"""
+    )
+    go_live(page)
+    assert "busy while asking" not in page.evaluate("window.states")
+    run_code(page, "1 + 1")
+    assert "busy" in page.evaluate("window.states")
+
+
 def test_what_the_build_printed_stays_until_its_cell_is_run(live_context: BrowserContext, served: Served) -> None:
     page = live_context.new_page()
     page.goto(f"{served.home}{chapters()[0]}.html", wait_until="networkidle")

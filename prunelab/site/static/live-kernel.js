@@ -107,6 +107,7 @@
       this.session = null;
       this.generation = 0; // of the session; what an older one still reports is of no interest
       this.unreached = false;
+      this.asking = false; // busy with the page's own question, which the reader did not ask
     }
 
     // What Thebe needs to know. An empty token: the cookie is the login, and Thebe would make one up otherwise.
@@ -191,10 +192,17 @@
       if (!kernel) return "";
       const request = { code: "pass", silent: true, store_history: false, user_expressions: { device: DEVICE } };
       try {
-        const reply = await kernel.requestExecute(request, true).done;
+        const future = kernel.requestExecute(request, true);
+        // Comes before the kernel's own signal of the same change.
+        future.onIOPub = ({ header, content }) => {
+          if (header.msg_type === "status") this.asking = content.execution_state === "busy";
+        };
+        const reply = await future.done;
         return reply.content.user_expressions.device.data["text/plain"].replace(/^['"]|['"]$/g, "");
       } catch (error) {
         return "";
+      } finally {
+        this.asking = false;
       }
     }
 

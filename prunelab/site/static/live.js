@@ -6,6 +6,7 @@
   const { PageKernel, cells: Cells } = window.prunelab;
 
   const BUSY = new Set(["busy"]);
+  const SHORT = 200; // milliseconds; a page that opens a kernel makes it busy several times for a few
   const STARTING = new Set(["starting", "restarting", "autorestarting", "unknown"]);
 
   class Bar {
@@ -59,6 +60,7 @@
       this.opened = null; // { cells, server, notebook } once the editors are there
       this.working = false; // a start or restart is under way
       this.runningAll = false;
+      this.soon = 0; // the timer after which the kernel is said to be busy
       this.bar = new Bar({
         runAll: ["Run all", "Run every cell, from the top", () => this.runAll()],
         interrupt: ["Interrupt", "Stop what is running; variables stay", () => this.interrupt()],
@@ -104,8 +106,14 @@
     }
 
     ready(text) {
+      clearTimeout(this.soon);
       this.idleText = text || this.idleText;
       this.bar.show("ready", this.idleText, ["runAll", "restart", "stop"]);
+    }
+
+    busy() {
+      if (this.working || !this.kernel.session) return;
+      this.bar.show("busy", this.busyText || "Running…", ["interrupt", "restart", "stop"]);
     }
 
     fail(message, way, label = "Reconnect") {
@@ -122,12 +130,15 @@
     }
 
     changed(status) {
+      clearTimeout(this.soon);
       if (this.working || !this.kernel.session) return;
       if (status === "unreachable") {
         this.bar.show("unreachable", "The connection is lost; trying to get it back…", ["retry"]);
         this.checkServer();
-      } else if (BUSY.has(status)) this.bar.show("busy", this.busyText || "Running…", ["interrupt", "restart", "stop"]);
-      else if (STARTING.has(status)) this.bar.show("connecting", "The kernel is starting…", ["stop"]);
+      } else if (BUSY.has(status)) {
+        // Importing torch for the device takes seconds: "Run all" must not vanish under the pointer meanwhile.
+        if (!this.kernel.asking) this.soon = setTimeout(() => this.busy(), SHORT);
+      } else if (STARTING.has(status)) this.bar.show("connecting", "The kernel is starting…", ["stop"]);
       else if (!this.runningAll) this.ready();
     }
 
@@ -163,6 +174,7 @@
         return false;
       }
       this.busyText = "Running cell " + cell.number + "…";
+      if (this.bar.element.dataset.state === "ready") this.busy(); // at once, also behind the page's own question
       const good = await Cells.execute(cell);
       this.idleText = good ? "Cell " + cell.number + " finished." : "Cell " + cell.number + " ended with an error.";
       if (this.kernel.session && !this.runningAll) this.ready();
