@@ -21,7 +21,9 @@ _BOX = (
     "border:1px solid {accent};border-left:0.4em solid {accent};border-radius:0.25em;padding:0.6em 1em;margin:0.5em 0;"
 )
 _PLAIN = "background:transparent;color:inherit;"
-_CODE = _PLAIN + "white-space:pre-wrap;overflow-wrap:anywhere;border:0;margin:0.4em 0;padding:0 0 0 1em;font-size:0.875em;"
+_CODE = _PLAIN + (
+    "white-space:pre-wrap;overflow-wrap:anywhere;border:0;margin:0.4em 0;padding:0 0 0 1em;font-size:0.875em;"
+)
 
 
 @dataclass(frozen=True)

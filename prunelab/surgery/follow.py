@@ -222,6 +222,17 @@ class Follower:
             if dims & set(varying(label)):
                 self.freeze(label, reason, inexact=inexact)
 
+    def whole(self, label: Label, dims: Iterable[int], reason: str, *, inexact: bool = False) -> None:
+        """Something runs over these dimensions, where every position counts: channels that vary with others, too (the
+        heads, where it runs inside each), share their fate along them; all others stay."""
+        along = varying(label)
+        over = [dim for dim in along if dim in set(dims)]
+        if over and len(over) == len(along):
+            self.freeze(label, reason, inexact=inexact)
+            return
+        for dim in over:
+            label = self.ledger.tie_along(label, dim)
+
     def merge(self, values: Sequence[Value], shape: Sequence[int]) -> list[Label]:
         """The labels of an element-wise result of `shape`: what meets position by position shares its fate."""
         dims, labels, extent = len(shape), list[Label](), [1] * len(shape)

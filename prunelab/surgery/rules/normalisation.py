@@ -44,7 +44,8 @@ def layer_norm(run: Follower, op: Op) -> None:
     x = named["input"]
     dims = range(len(x.shape) - len(named["normalized_shape"]), len(x.shape))
     parts = [part for part in (named.get("weight"), named.get("bias")) if part is not None]
-    run.keep_dims(x, dims, f"{_title(op)} takes its statistics over it", inexact=True)
+    for label in run.of(x):
+        run.whole(label, dims, f"{_title(op)} takes its statistics over it", inexact=True)
     labels = run.merge([x, *parts], x.shape)
     run.set(op.outputs[0], labels)
     for extra in op.outputs[1:]:
@@ -69,7 +70,8 @@ def group_norm(run: Follower, op: Op) -> None:
 def softmax(run: Follower, op: Op) -> None:
     """Along `dim` the results add up to one, so there every position counts."""
     x = op.inputs[0]
-    run.keep_dims(x, [arguments(op)["dim"]], "softmax runs over it", inexact=True)
+    for label in run.of(x):
+        run.whole(label, [arguments(op)["dim"] % len(x.shape)], "softmax runs over it", inexact=True)
     run.set(op.outputs[0], run.of(x))
 
 

@@ -71,6 +71,9 @@ def elementwise(run: Follower, op: Op) -> None:
     for value in op.outputs:
         labels = run.merge(values, value.shape)
         dims = len(value.shape)
+        divisor = _divisor(op)
+        for label in run.of(divisor) if divisor is not None and run.is_zero(divisor) else ():
+            run.freeze(label, "something is divided by it, and where it is removed it would be zero")
         sizes = [[1] * (dims - len(v.shape)) + run.extent(v) for v in values]
         elastic = [dim for dim, size in enumerate(value.shape) if size > 1 and all(s[dim] == 1 for s in sizes)]
         run.set(value, labels, zero=_stays_zero(run, op, labels, dims), of=values, elastic=elastic)
@@ -115,6 +118,20 @@ def _stays_zero(run: Follower, op: Op, labels: Sequence[Label], dims: int) -> bo
             return all(zeros)
         return zeros[0] and (low is None or low <= 0) and (high is None or high >= 0)
     return name in _KEEP_ZERO and zeros[0]
+
+
+def _divisor(op: Op) -> Value | None:
+    """What the operation divides by, or takes a negative power of; None where it does neither."""
+    name = operator(op)
+    if name in {"rsqrt", "reciprocal"}:
+        return op.inputs[0]
+    if name in {"div", "true_divide"}:
+        found = op.args[1]
+    elif name == "pow":
+        found = op.args[0] if isinstance(op.args[1], int | float) and op.args[1] < 0 else None
+    else:
+        return None
+    return found if isinstance(found, Value) else None
 
 
 def _bounds(op: Op) -> tuple[float | None, float | None]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunelab.surgery.follow import Follower, Rule
 from prunelab.surgery.labels import Label, varying
-from prunelab.surgery.operations import arguments
+from prunelab.surgery.operations import arguments, operator
 from prunelab.trace import Op, Value
 
 
@@ -30,14 +30,11 @@ def _reduce(run: Follower, op: Op, exact: bool, reason: str) -> None:
     labels = []
     for label in run.of(x):
         over = set(varying(label)) & set(dims)
-        rest = set(varying(label)) - over
-        if over and not exact:
-            run.freeze(label, reason, inexact=not rest)
-        elif over and rest:
-            run.freeze(label, "a sum runs over some of its dimensions")
+        if over and not (exact and over == set(varying(label))):
+            run.whole(label, dims, reason, inexact=True)
         labels.append(_drop(label, dims, keep))
     for value in op.outputs:
-        run.set(value, labels, zero=run.is_zero(x), of=[x])
+        run.set(value, labels, zero=run.is_zero(x) and operator(op) != "logsumexp", of=[x])
 
 
 def total(run: Follower, op: Op) -> None:
