@@ -113,6 +113,8 @@ RECIPES = {
     "opt": Recipe("OPTForCausalLM", "OPTConfig", OPT, masked_text),
     "llama": Recipe("LlamaForCausalLM", "LlamaConfig", decoder(), named("input_ids", TEXT)),
     "qwen2": Recipe("Qwen2ForCausalLM", "Qwen2Config", decoder(), masked_text),
+    "qwen3": Recipe("Qwen3ForCausalLM", "Qwen3Config", decoder(), masked_text),
+    "gemma3": Recipe("Gemma3ForCausalLM", "Gemma3TextConfig", decoder(), named("input_ids", TEXT)),
     "mixtral": Recipe("MixtralForCausalLM", "MixtralConfig", decoder(num_local_experts=4), named("input_ids", TEXT)),
     "t5": Recipe("T5ForConditionalGeneration", "T5Config", T5, both_texts),
     "bart": Recipe("BartForConditionalGeneration", "BartConfig", BART, both_texts),

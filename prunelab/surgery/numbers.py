@@ -95,11 +95,19 @@ class Numbers:
         nothing left."""
         if op is None:
             return False
-        if self._last is not None and self._last[0] == (op, seen):  # what was tried last changed nothing
-            _, place, before = self._last
-            self._trials.pop(place)
-            self._trials.update({} if before is None else {place: before})
+        broke = False
+        if self._last is not None:
+            failure, place, before = self._last
+            broke = op < failure[0]  # what was tried last broke what had run before
+            if broke or failure == (op, seen):  # or it changed nothing
+                self._trials.pop(place)
+                self._trials.update({} if before is None else {place: before})
+            if broke:
+                op, seen = failure
         self._last = None
+        return self._next(op, seen, coupling, keep) or broke  # without it, the network fails where it did before
+
+    def _next(self, op: int, seen: str, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
         failure = op, seen
         followed = coupling.followed[0]
         path = followed.trace.ops[op].module

@@ -388,6 +388,39 @@ def test_numbers_that_are_multiples_of_sizes_and_no_others() -> None:
     assert (small.model.first.out_channels, small.model.width, small.model.paths) == (8, 8, 2)
 
 
+class Enlarge(nn.Module):
+    def __init__(self, settings: SimpleNamespace) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(x, scale_factor=self.settings.scale)
+
+
+class Literal(nn.Module):
+    """Its code asks for 48 in so many words; the settings hold a 2, which goes into 48."""
+
+    def __init__(self, settings: SimpleNamespace) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 48, *x.shape[2:])
+
+
+class Enlarged(nn.Sequential):
+    def __init__(self) -> None:
+        settings = SimpleNamespace(scale=2)
+        first = [Enlarge(settings), nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 48, 1)]
+        super().__init__(*first, Literal(settings), nn.Conv2d(48, 4, 1))
+
+
+def test_a_number_whose_change_breaks_what_had_run_is_put_back() -> None:
+    small = shrunk(Enlarged(), torch.randn(2, 3, 5, 5))
+    assert (small.model[1].out_channels, small.model[3].out_channels) == (8, 48), small.explain()
+    assert small.model[0].settings.scale == 2
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("own", [False, True])
 def test_what_is_left_of_a_constant_image_is_no_difference(value: float, own: bool) -> None:
