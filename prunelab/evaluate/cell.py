@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import time
 import traceback
 import warnings
@@ -17,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunelab.evaluate import kept
 from prunelab.evaluate.method import DENSE, PruningFunction
 from prunelab.evaluate.seeding import seeded, torch_threads
-from prunelab.extras import extra
 from prunelab.masks import Masks
 from prunelab.memory import memory_of
 from prunelab.scope import LayerCollapseWarning
@@ -31,6 +28,10 @@ Finetune = Callable[[nn.Module, Masks | None, int], Any]
 Score = Callable[[nn.Module], float | Mapping[str, float]]
 
 TAIL = 12  # lines of a traceback that are kept
+# What a run is, in the frame of the results, beside its scores.
+COLUMNS = frozenset(
+    ["method", "kind", "granularity", "scope", "sparsity", "seed", "removed", "collapsed", "seconds", "error"]
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Outcome:
         """What `to_json` made. Raises ValueError where it is something else."""
         try:
             rest = {key: record[key] for key in ("values", "removed", "seconds", "network", "error")}
-            return cls(cell=Cell(**record["cell"]), collapsed=tuple(record["collapsed"]), **rest)
+            cell = Cell(**record["cell"])
+            hash(cell)
+            return cls(cell=cell, collapsed=tuple(record["collapsed"]), **rest)
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no cell of a sweep: {record!s:.80} ({error!r})") from error
 
@@ -86,18 +89,20 @@ class Work:
     finetune: Finetune | None
     methods: Mapping[str, PruningFunction]
     folder: Path
-    networks: Mapping[int, str] = field(default_factory=dict)  # seed → digest of the trained network's file
+    networks: Mapping[int, str] = field(default_factory=dict)  # seed → digest of the trained network
+    classes: Mapping[str, type] = field(default_factory=dict)  # of networks that an earlier run has kept
     threads: int = 1
     _read: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, cell: Cell) -> Outcome:
         """The cell's outcome; what goes wrong in it is an outcome too."""
         start = time.perf_counter()
-        with torch_threads(self.threads), warnings.catch_warnings():
+        # Whether gradients are recorded is left as it was, whatever the functions set.
+        with torch_threads(self.threads), torch.set_grad_enabled(torch.is_grad_enabled()), warnings.catch_warnings():
             warnings.simplefilter("ignore", LayerCollapseWarning)  # the outcome says it
             try:
                 outcome = self._dense(cell) if cell.arm == DENSE.key else self._pruned(cell)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 outcome = {"error": _said(error)}
         return Outcome(cell, seconds=time.perf_counter() - start, **outcome)
 
@@ -106,10 +111,9 @@ class Work:
             model = self.train(cell.seed)
         if not isinstance(model, nn.Module):
             raise TypeError(f"train(seed) must return the trained network, not {type(model).__name__}")
-        content = _to_bytes(model)
-        _write(network_file(self.folder, cell.seed), content)
-        # Scored as it was kept: what `score` changes in it, the pruned copies do not inherit.
-        return self._scored(model, cell, parameter_count(model)) | {"network": digest(content)}
+        kept.keep(self.folder, cell.seed, model)
+        network = kept.digest(model)  # as it was kept: what `score` changes in it, the pruned copies do not inherit
+        return self._scored(model, cell, parameter_count(model)) | {"network": network}
 
     def _pruned(self, cell: Cell) -> dict[str, Any]:
         model = self._network(cell.seed)
@@ -138,25 +142,18 @@ class Work:
 
     def _network(self, seed: int) -> nn.Module:
         """A fresh copy of the trained network. The file is read once for the cells of one seed."""
-        if self._read is None or self._read[0] != seed:
-            content = network_file(self.folder, seed).read_bytes()
-            if digest(content) != self.networks[seed]:
-                raise ValueError(
-                    f"{str(network_file(self.folder, seed))!r} is not the network that was trained for this sweep; "
-                    "delete the file, and it is trained again"
-                )
-            self._read = seed, content
-        return torch.load(io.BytesIO(self._read[1]), weights_only=False)
-
-
-def network_file(folder: Path, seed: int) -> Path:
-    """Where the trained network of a seed is kept."""
-    return folder / f"dense-{seed}.pt"
-
-
-def digest(content: bytes) -> str:
-    """SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
+        if self._read is not None and self._read[0] == seed:
+            return kept.load(self._read[1], self.classes)
+        file = kept.network_file(self.folder, seed)
+        content = file.read_bytes()
+        model = kept.load(content, self.classes)
+        if kept.digest(model) != self.networks[seed]:
+            raise ValueError(
+                f"{str(file)!r} is not the network that was trained for this sweep; delete the file, and it is trained "
+                "again"
+            )
+        self._read = seed, content
+        return model
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -177,6 +174,11 @@ def checked_values(given: Any) -> dict[str, float]:
         values[name] = float(number)
     if not values:
         raise TypeError("score(model) returned no number")
+    if taken := COLUMNS & set(values):
+        raise ValueError(
+            f"score(model) calls a number {', '.join(map(repr, sorted(taken)))}, as a column of the results is called; "
+            "give it another name"
+        )
     return values
 
 
@@ -196,35 +198,10 @@ def _check_held(model: nn.Module, masks: Masks | None) -> None:
             )
 
 
-def _said(error: Exception) -> dict[str, str]:
+def _said(error: BaseException) -> dict[str, str]:
+    try:
+        message = str(error)
+    except Exception as other:  # of anybody's class: the cell has failed, and says so all the same
+        message = f"(its text cannot be shown: {type(other).__name__})"
     lines = "".join(traceback.format_exception(error)).splitlines()
-    return {"type": type(error).__name__, "message": str(error), "traceback": "\n".join(lines[-TAIL:])}
-
-
-def _to_bytes(model: nn.Module) -> bytes:
-    """The network as torch.save writes it, with the code of classes that other processes could not import."""
-    with extra("a sweep"):
-        import cloudpickle
-    buffer = io.BytesIO()
-    try:
-        torch.save(model, buffer, pickle_module=cloudpickle)
-    except Exception as error:
-        raise TypeError(
-            f"the network that train returned cannot be stored ({error}): something that it refers to exists in this "
-            "process only. Return the plain module, not compiled or wrapped"
-        ) from error
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none: under another name first, and renamed when it is on the disk."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    return {"type": type(error).__name__, "message": message, "traceback": "\n".join(lines[-TAIL:])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -12,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _DEEPEST = 6
+_KNOWN = frozenset({"prunelab", "torch", *sys.stdlib_module_names})  # whose code changes with their versions only
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -19,8 +21,9 @@ def describe(value: Any) -> str:
     """`value` in words: settings by their values, functions by name and a digest of their code, tensors by their shape.
 
     The digest of a function covers its code, its defaults, and what it reads from outside, where that is a simple
-    value, a frozen dataclass, or a function of its own module. It does not see what may change while it runs (lists,
-    models, tensors) and the code of other modules.
+    value, a frozen dataclass, or a function or class of its own module. That of a class, which stands with every
+    object of a class that is neither prunelab's nor PyTorch's, covers its methods and those of its bases. It does not
+    see what may change while it runs (lists, models, tensors) and the code of other modules.
 
     >>> from prunelab.criteria import Magnitude
     >>> describe(Magnitude(p=2))
@@ -45,9 +48,11 @@ def _describe(value: Any, above: tuple[int, ...]) -> str:
         return f"{_describe(value.__self__, above)}.{_describe(value.__func__, above)}"
     if isinstance(value, functools.partial):
         return f"partial({_describe(value.func, above)}, {_list(value.args, above)}, {_items(value.keywords, above)})"
-    if isinstance(value, type | BuiltinFunctionType):
+    if isinstance(value, BuiltinFunctionType):
         return value.__qualname__
-    return _describe_object(value, above)
+    if isinstance(value, type):
+        return value.__qualname__ + _digest_of_class(value, above)
+    return _describe_object(value, above) + _digest_of_class(type(value), above)
 
 
 def _describe_object(value: Any, above: tuple[int, ...]) -> str:
@@ -87,9 +92,31 @@ def _digest(function: FunctionType, above: tuple[int, ...]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def _digest_of_class(kind: type, above: tuple[int, ...]) -> str:
+    """ "#" and a digest of the methods and settings of a class of the user's own; "" for all others."""
+    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _KNOWN]
+    above = (*above, *map(id, own))  # methods read the class that they are in
+    parts = [
+        f"{base.__qualname__}.{name}: {_describe(function, above)}"
+        for base in own
+        for name, held in sorted(vars(base).items())
+        for function in _functions(held)
+    ]
+    return f"#{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:8]}" if parts else ""
+
+
+def _functions(held: Any) -> list[Any]:
+    """What an attribute of a class says of its code."""
+    if isinstance(held, staticmethod | classmethod):
+        return [held.__func__]
+    if isinstance(held, property):
+        return [one for one in (held.fget, held.fset) if one is not None]
+    return [held] if isinstance(held, (FunctionType, int, float, tuple)) else []
+
+
 def _is_settled(value: Any, module: str) -> bool:
     """Is it a setting? A list or an object may only be where a function puts what it finds."""
-    if isinstance(value, FunctionType):
+    if isinstance(value, FunctionType | type):
         return value.__module__ == module
     frozen = is_dataclass(value) and not isinstance(value, type) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
     return frozen or isinstance(value, (*_SIMPLE, tuple, functools.partial))

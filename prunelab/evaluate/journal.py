@@ -40,8 +40,9 @@ class Journal:
             raise FileNotFoundError(f"there is no folder {os.fspath(self.path.parent)!r} to keep the journal in")
         content = self.path.read_bytes() if self.path.exists() else b""
         self._whole = content.rfind(b"\n") + 1  # bytes up to the end of the last line that was finished
-        self._torn = len(content) > self._whole
-        parsed = [self._parse(line, number) for number, line in enumerate(content[: self._whole].splitlines(), start=1)]
+        self._torn = content[self._whole :]
+        lines = enumerate(content[: self._whole].splitlines(), start=1)
+        parsed = [self._parse(line, number) for number, line in lines if line.strip()]  # editors leave empty lines
         if not parsed and not _starts_like(content):
             raise self._foreign()
         for header in [*parsed[:1], *(line for line in parsed if "format" in line)]:  # two runs may have begun at once
@@ -51,11 +52,15 @@ class Journal:
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one finished cell; it is on the disk when this returns."""
         if self._torn:
-            os.truncate(self.path, self._whole)
-            self._torn = False
+            with self.path.open("rb") as file:
+                file.seek(self._whole)
+                unchanged = file.read() == self._torn
+            if unchanged:  # else another run has cut it off, or has finished the line
+                os.truncate(self.path, self._whole)
+            self._torn = b""
         first = not self._whole
         lines = [self._header(), record] if first else [record]
-        written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        written = "".join(json.dumps(line) + "\n" for line in lines).encode()  # ASCII: any text goes
         with self.path.open("ab") as file:  # at the end of the file, whoever else writes there
             file.write(written)
             file.flush()

@@ -130,7 +130,7 @@ def arms_of(methods: Mapping[str, Any], granularities: Iterable[Granularity] | N
     """
     if not isinstance(methods, Mapping) or not methods:
         raise TypeError(f"methods must be a mapping of names, such as {{'magnitude': Method()}}, not {methods!r:.60}")
-    kinds = (Weight(),) if granularities is None else tuple(granularities)
+    kinds = (Weight(),) if granularities is None else _checked(granularities)
     arms: dict[str, Arm] = {DENSE.key: DENSE}
     chances: dict[str, Arm] = {}
     for name, given in methods.items():
@@ -139,11 +139,22 @@ def arms_of(methods: Mapping[str, Any], granularities: Iterable[Granularity] | N
             if chance is not None:
                 chances.setdefault(chance.key, chance)
             arm = _arm(name, method, chance)
+            if arm.key in arms:
+                raise ValueError(f"two methods are called {arm.key.removeprefix('method ')!r}; rename one of {name!r}")
             arms[arm.key] = arm
     if not chances:  # functions that take no criterion: there is chance at single weights, at least
         chance = _chance("", Method(granularity=Weight()))
-        chances = {chance.key: chance} if chance else {}
+        assert chance is not None  # a Method has one
+        chances = {chance.key: chance}
     return (*arms.values(), *_told_apart(list(chances.values()), list(arms.values())))
+
+
+def _checked(granularities: Any) -> tuple[Granularity, ...]:
+    if isinstance(granularities, Granularity | str) or not isinstance(granularities, Iterable):
+        raise TypeError(f"granularities must be several, such as [Weight(), Filter()], not {granularities!r}")
+    if not (kinds := tuple(granularities)):
+        raise ValueError("granularities is empty; give at least one, or None for single weights")
+    return kinds
 
 
 def _at_each(name: str, given: Any, granularities: tuple[Granularity, ...]) -> list[Any]:
@@ -153,9 +164,10 @@ def _at_each(name: str, given: Any, granularities: tuple[Granularity, ...]) -> l
     if isinstance(given, Criterion):
         given = Method(given)
     if not callable(given) or isinstance(given, type | nn.Module):
+        call = f"; write {given.__name__}()" if isinstance(given, type) and issubclass(given, Criterion) else ""
         raise TypeError(
             f"the method {name!r} must be a Method, a criterion, or a function (model, sparsity, seed) → masks or "
-            f"network, not {given!r:.60}"
+            f"network, not {given!r:.60}{call}"
         )
     if isinstance(given, Method) and given.granularity is None:
         return [replace(given, granularity=granularity) for granularity in granularities]
@@ -196,7 +208,12 @@ def _takes_criterion(method: Any) -> bool:
 
 
 def _where(method: Any) -> tuple[str, str]:
-    return (str(method.granularity), str(method.scope)) if isinstance(method, Method) else ("", "")
+    return (_text(method.granularity), _text(method.scope)) if isinstance(method, Method) else ("", "")
+
+
+def _text(setting: Any) -> str:
+    """The same in every process, also for a class of one's own that does not say how it is shown."""
+    return type(setting).__name__ if type(setting).__repr__ is object.__repr__ else str(setting)
 
 
 def _told_apart(chances: list[Arm], arms: list[Arm]) -> list[Arm]:

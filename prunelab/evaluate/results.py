@@ -116,7 +116,7 @@ class Sweep:
             interval = t_interval([mine - theirs for mine, theirs in pairs], confidence)
             place = {name: text for name, text in _place(arm).items() if name != "kind"}
             rows.append(place | {"sparsity": sparsity} | _columns(interval))
-        return _frame(rows)
+        return _frame(rows, ("method", "granularity", "scope", "sparsity", "mean", "low", "high", "count"))
 
     def plot(
         self, value: str | None = None, *, against: str = "sparsity", confidence: float = 0.95, title: str = ""
@@ -200,10 +200,10 @@ def _columns(interval: Interval) -> dict[str, Any]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...] | None = None) -> pd.DataFrame:
     with extra("a table"):
         import pandas as pd
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _count(number: int, one: str, several: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Chance that starts from a seed inside, and is untouched outside."""
+"""Chance that starts from a seed inside, and is untouched outside; and the seeds and sparsities of an experiment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from numbers import Integral
 
 import numpy as np
 import torch
+
+from prunelab.schedule.base import check_sparsity
 
 LARGEST = 2**63
 
@@ -50,6 +52,13 @@ def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
             raise ValueError(f"a seed is a whole number from 0 to 2**63 - 1, not {seed!r}")
         checked.append(int(seed))
     return distinct(checked, "seeds")
+
+
+def check_sparsities(sparsities: Iterable[float]) -> tuple[float, ...]:
+    """`sparsities` as distinct fractions, in their order. Raises TypeError or ValueError for anything else."""
+    if isinstance(sparsities, str) or not isinstance(sparsities, Iterable):
+        raise TypeError(f"sparsities must be several fractions, such as [0.5, 0.8], not {sparsities!r}")
+    return distinct([check_sparsity(sparsity) for sparsity in sparsities], "sparsities")
 
 
 def distinct(values: list, name: str) -> tuple:

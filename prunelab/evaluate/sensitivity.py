@@ -18,7 +18,7 @@ from prunelab.criteria.random import Random
 from prunelab.evaluate.cell import checked_values
 from prunelab.evaluate.layerwise import Reading, Sensitivity
 from prunelab.evaluate.method import Method
-from prunelab.evaluate.seeding import check_seeds, distinct, seeded
+from prunelab.evaluate.seeding import check_seeds, check_sparsities, seeded
 from prunelab.granularity import Granularity, Weight
 from prunelab.heads import targets_of
 from prunelab.masks import Masks
@@ -26,7 +26,6 @@ from prunelab.names import Exclude, matches
 from prunelab.progress import bar
 from prunelab.pruner.once import prune
 from prunelab.pruner.once import score as score_units
-from prunelab.schedule.base import check_sparsity
 from prunelab.scope import LayerCollapseWarning
 
 
@@ -76,7 +75,9 @@ def sensitivity(
     """
     criterion, granularity = criterion or Magnitude(), granularity or Weight()
     method = Method(criterion, granularity, "local", parameters, exclude, data, loss)  # checks them
-    levels = distinct([check_sparsity(sparsity) for sparsity in sparsities], "sparsities")
+    levels = check_sparsities(sparsities)
+    if not callable(score):
+        raise TypeError(f"score must be a function score(model) → number, not {score!r:.60}")
     layers = _layers(model, method, groups)
     how = {"granularity": granularity, "data": data, "loss": loss}
     starts = check_seeds(seeds)
@@ -143,7 +144,10 @@ def _masks(
 
 def _score(pruned: nn.Module, score: Callable[[nn.Module], float], seed: int) -> float:
     with seeded(seed):
-        return checked_values({"score": score(pruned)})["score"]
+        found = score(pruned)
+    if isinstance(found, Mapping):
+        raise TypeError(f"score(model) must return a number, one only, not {found!r:.80}")
+    return checked_values(found)["score"]
 
 
 def _of_seed(criterion: Criterion, seed: int) -> Criterion:

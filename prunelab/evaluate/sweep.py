@@ -13,16 +13,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prunelab.criteria.base import Criterion
-from prunelab.evaluate.cell import Cell, Finetune, Outcome, Score, Train, Work, digest, network_file
+from prunelab.evaluate import kept
+from prunelab.evaluate.cell import Cell, Finetune, Outcome, Score, Train, Work
 from prunelab.evaluate.engine import Engine, resolve
 from prunelab.evaluate.fingerprint import describe
 from prunelab.evaluate.journal import Journal
 from prunelab.evaluate.method import DENSE, Arm, Method, PruningFunction, arms_of
 from prunelab.evaluate.results import Sweep
-from prunelab.evaluate.seeding import check_seeds, distinct
+from prunelab.evaluate.seeding import check_seeds, check_sparsities
 from prunelab.granularity import Granularity
 from prunelab.progress import bar
-from prunelab.schedule.base import check_sparsity, check_step
+from prunelab.schedule.base import check_step
 from prunelab.scope import resolve as resolve_scope
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def sweep(
             has changed; the message says which), or something that cannot be sent to other processes.
     """
     arms = arms_of(methods, granularities)
-    levels = distinct([check_sparsity(sparsity) for sparsity in _listed(sparsities)], "sparsities")
+    levels = check_sparsities(sparsities)
     _check(arms, levels, train=train, score=score, finetune=finetune)
     cells = _grid(arms, levels, check_seeds(seeds))
     runner, threads = resolve(jobs, engine), check_step(threads, "threads", least=1)
@@ -105,6 +106,8 @@ def sweep(
         else:
             journal = Journal(path, {name: describe(f) for name, f in _named(train, score, finetune).items()})
             folder = journal.path.with_name(f"{journal.path.name}.networks")
+            if folder.exists() and not folder.is_dir():
+                raise ValueError(f"{str(folder)!r} is no folder, and the trained networks go there; name another path")
         pruners = {arm.key: arm.run for arm in arms if arm.run is not None}
         known = _known(journal, arms, retry)
         shown = stack.enter_context(bar(len(cells), "sweep", done=sum(c in known for c in cells), shown=progress))
@@ -137,6 +140,7 @@ class _Run:
         self._engine, self._work, self._journal, self._shown = engine, work, journal, shown
         self._arms = {arm.key: arm for arm in arms}
         self.outcomes = dict(known)
+        self._classes: dict[str, type] = {}
 
     def all(self, cells: Sequence[Cell]) -> None:
         """Compute what is not known yet: the dense networks first, then all that is pruned."""
@@ -156,15 +160,20 @@ class _Run:
         networks = {seed: outcome.network for seed, outcome in trained.items()}
         # Seed by seed, so that a process reads each network once.
         left = sorted((cell for cell in open_cells if cell not in self.outcomes), key=lambda cell: cell.seed)
-        self._compute(replace(self._work, networks=networks), left)
+        self._compute(replace(self._work, networks=networks, classes=self._classes), left)
 
     def _to_train(self, cell: Cell, needed: bool) -> bool:
         """Is a dense network not known, or needed and no longer on the disk?"""
         outcome = self.outcomes.get(cell)
         if outcome is None or outcome.error is not None or not needed:
             return outcome is None
-        file = network_file(self._work.folder, cell.seed)
-        return not file.is_file() or digest(file.read_bytes()) != outcome.network
+        file = kept.network_file(self._work.folder, cell.seed)
+        try:
+            model = kept.load(file.read_bytes(), {})
+        except Exception:  # not there, torn, or of classes that are no more: nothing is lost but time
+            return True
+        self._classes |= kept.classes_of(model)
+        return kept.digest(model) != outcome.network
 
     def _compute(self, work: Work, cells: list[Cell]) -> None:
         if not cells:
@@ -193,26 +202,34 @@ class _Run:
     def _check_same(self, outcome: Outcome) -> None:
         """Raises ValueError where a dense network, trained again, is not the one that the journal's cells belong to."""
         before = self.outcomes.get(outcome.cell)
-        if before is not None and repr(before.values) != repr(outcome.values):
+        if before is not None and before.network != outcome.network:
             raise ValueError(
-                f"train({outcome.cell.seed}) does not give the same network again: the journal has {before.values}, "
-                f"now it is {outcome.values or outcome.error}. The cells of both cannot be compared; name another path"
+                f"train({outcome.cell.seed}) does not give the same network again: that of the journal scored "
+                f"{before.values}, now it is {outcome.values or outcome.error}. The cells of both cannot be compared; "
+                "name another path"
             )
 
 
 def _known(journal: Journal | None, arms: Sequence[Arm], retry: bool) -> dict[Cell, Outcome]:
-    """The cells that the journal has, the last record of each. Raises ValueError for those of another method."""
+    """The cells that the journal has, the last record of each, those that succeeded before those that failed: of two
+    runs at once one may have failed where the other did not. Raises ValueError for those of another method."""
     by_key = {arm.key: arm for arm in arms}
-    known = {}
+    known: dict[Cell, Outcome] = {}
     for record in journal.records if journal is not None else ():
-        outcome = Outcome.from_json(record)
+        try:
+            outcome = Outcome.from_json(record)
+        except ValueError as error:
+            path = None if journal is None else str(journal.path)
+            raise ValueError(f"in {path!r}, {error}. Delete that line, or name another path") from error
         arm = by_key.get(outcome.cell.arm)
         if arm is not None and journal is not None and record.get("definition") != arm.definition:
             raise ValueError(
                 f"the journal {str(journal.path)!r} belongs to another sweep: there the method {arm.name!r} is "
                 f"{record.get('definition')}, here {arm.definition}. Give it another name, or name another path"
             )
-        known[outcome.cell] = outcome
+        before = known.get(outcome.cell)
+        if outcome.error is None or before is None or before.error is not None:
+            known[outcome.cell] = outcome
     return {cell: outcome for cell, outcome in known.items() if outcome.error is None or not retry}
 
 
@@ -236,9 +253,3 @@ def _check(arms: Sequence[Arm], sparsities: Sequence[float], **functions: Any) -
 
 def _named(train: Train, score: Score, finetune: Finetune | None) -> dict[str, Any]:
     return {"train": train, "score": score, "finetune": finetune}
-
-
-def _listed(sparsities: Any) -> list[float]:
-    if isinstance(sparsities, str) or not isinstance(sparsities, Iterable):
-        raise TypeError(f"sparsities must be several fractions, such as [0.5, 0.8], not {sparsities!r}")
-    return list(sparsities)

@@ -19,6 +19,12 @@ def draw(summary: pd.DataFrame, value: str, against: str, confidence: float, tit
     names = list(dict.fromkeys(curves.loc[curves["kind"] == "method", "method"]))
     if len(names) > len(COLOURS):
         raise ValueError(f"{len(names)} methods, but only {len(COLOURS)} can be told apart; sweep fewer for one chart")
+    if not len(curves):
+        raise ValueError("no pruned network has a score, so there is no curve to draw; see .failures")
+    # Functions of one's own do not say what they prune: their panel has no title, and chance is drawn there, too.
+    shown = set(curves.loc[curves["kind"] == "method", "granularity"])
+    if shown == {""}:
+        curves = curves.assign(granularity="")
     panels = list(dict.fromkeys(curves["granularity"]))
     said = [title or f"{value} against {against}", f"Mean over up to {known['count'].max()} seeds"]
     said[-1] += f" with {confidence:.0%} confidence intervals"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,8 +53,6 @@ def adder(k: float):
         ("a", "'a'"),
         (granularity.Group(1, 4), "Group(rows=1, columns=4)"),
         (criteria.Random(3), "Random(seed=3)"),
-        (Plain(2), "Plain(a=2)"),
-        (Given({"b", "a"}, torch.zeros(2, 3)), "Given(names={'a', 'b'}, weight=Tensor(2, 3))"),
         ({"x": [1, (2,)]}, "{x: [1, [2]]}"),
         (torch.nn.Linear(2, 2), "Linear"),
         (int, "int"),
@@ -62,6 +61,45 @@ def adder(k: float):
 )
 def test_settings_by_their_values(value: object, words: str) -> None:
     assert describe(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Plain(2), "Plain(a=2)"),
+        (Given({"b", "a"}, torch.zeros(2, 3)), "Given(names={'a', 'b'}, weight=Tensor(2, 3))"),
+        (Plain, "Plain"),
+    ],
+)
+def test_with_a_class_of_ones_own_stands_its_code(value: object, words: str) -> None:
+    assert re.fullmatch(re.escape(words) + "#[0-9a-f]{8}", describe(value))
+
+
+CLASS = """
+class Base:
+    def base(self): return {0}
+class Mine(Base):
+    rate = {1}
+    def method(self): return super().base() + {2}
+    @staticmethod
+    def static(): return {3}
+    @property
+    def held(self): return {4}
+    def __repr__(self): return "Mine()"
+def build(): return Mine()
+"""
+
+
+@pytest.mark.parametrize("name", ["Mine", "build"])
+def test_a_change_of_a_class_is_seen_in_its_objects_and_in_functions_that_name_it(name: str) -> None:
+    def described(*numbers: int) -> str:
+        space: dict[str, Any] = {"__name__": "script"}
+        exec(CLASS.format(*numbers), space)
+        return describe(space[name]() if name == "Mine" else space[name])
+
+    versions = [described(*(number == place for number in range(5))) for place in range(6)]
+    assert len(set(versions)) == 6
+    assert described(0, 0, 0, 0, 0) == described(0, 0, 0, 0, 0)
 
 
 def test_functions_differ_by_their_code() -> None:

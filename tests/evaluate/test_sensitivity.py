@@ -329,6 +329,12 @@ def test_the_largest_sparsity_that_costs_at_most_so_much() -> None:
     assert found.threshold(math.inf)["a"] == 0.75
 
 
+def test_a_loss_that_is_the_bound_but_for_rounding_counts() -> None:
+    found = readings({"a": [(0.5, 0.5, 0.89)], "b": [(0.5, 0.5, 0.8899)]}, dense=0.90)
+    assert 0.90 - 0.89 > 0.01
+    assert found.threshold(0.01) == {"a": 0.5, "b": 0.0}
+
+
 @pytest.mark.parametrize("loss", [math.nan, "0.1", None, True])
 def test_no_threshold(loss: Any) -> None:
     with pytest.raises(ValueError, match="loss must be the score that may be lost"):

@@ -25,7 +25,7 @@ from torch import nn
 
 import prunelab
 from prunelab import criteria, scope
-from prunelab.evaluate.cell import network_file
+from prunelab.evaluate.kept import network_file
 from prunelab.evaluate.method import Method
 from prunelab.evaluate.results import Sweep
 from prunelab.evaluate.sweep import sweep
