@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from prunelab.evaluate.table import html_lines, html_table, text_table
 from prunelab.evaluate.timing import Call, Speedup, check_settings, describe, duration, interleave, threads_of
-from prunelab.trace import call_arguments, device_of, undisturbed
+from prunelab.trace import call_arguments, device_of, tensors_in, undisturbed
+from prunelab.trace.forward import same_content
 from prunelab.trace.record import all_of
 
 _HEADINGS = ("network", "median", "quartiles", "speedup of the model")
@@ -112,7 +113,9 @@ def latency(
 
     A forward runs in evaluation mode, without gradients, and everything is put back as `prunelab.trace` does it; what
     makes a network fast in use (fused layers, `torch.compile`) stays on. Time is that of the wall, from an idle device
-    until it is idle again, after `warmup` rounds that do not count and with the garbage collector off.
+    until it is idle again, after `warmup` rounds that do not count and with the garbage collector off. Every forward
+    sees `example_inputs` as given: a network whose first forward changes its inputs in place gets a new copy before
+    each one, made outside the time; the others read the same copy again.
 
     `against` is a network to compare with, or several by name. All run in turn, once a round, so that what the machine
     does beside hits all alike; the result's `speedup` (or `speedups`) is the ratio, with its interval.
@@ -123,7 +126,8 @@ def latency(
         threads: how many threads an operation on the CPU may use, from now until the end of this call; None: as set.
 
     Raises TypeError for what are no models or inputs, ValueError for models without values (meta device) and settings
-    that measure nothing; an exception of a model passes through.
+    that measure nothing. An exception of a model passes through; where several run, it is the cause of a RuntimeError
+    that says which of them failed.
 
     >>> small, large = nn.Linear(8, 8), nn.Linear(800, 800)
     >>> measured = latency(small, torch.zeros(1, 8), repeats=20)
@@ -139,7 +143,7 @@ def latency(
             stack.enter_context(undisturbed(network))
         stack.enter_context(_as_in_use(fused))
         for name, network in networks.items():
-            calls[name] = _call(name, network, example_inputs)
+            calls[name] = _call(name, network, example_inputs, alone=len(networks) == 1)
         samples = interleave(calls, repeats=repeats, warmup=warmup, seconds=seconds)
     first, *others = (Latency(name, samples[name], describe(call.device), count) for name, call in calls.items())
     return replace(first, against={other.name: other for other in others})
@@ -162,16 +166,52 @@ def _networks(model: Any, against: Any) -> dict[str, nn.Module]:
     return networks
 
 
-def _call(name: str, network: nn.Module, example_inputs: Any) -> Call:
+@dataclass(frozen=True)
+class _CallOnCopies(Call):
+    """A call before which `renew` makes new inputs; the clock does not see it."""
+
+    renew: Callable[[], object]
+
+    def seconds(self) -> float:
+        self.renew()
+        return super().seconds()
+
+
+def _call(name: str, network: nn.Module, example_inputs: Any, *, alone: bool) -> Call:
     """The forward to measure, once run: an error says in which network."""
-    args, kwargs = call_arguments(example_inputs, device_of(network))
-    try:
-        network(*args, **kwargs)
-    except Exception as error:
-        error.add_note(f"raised in the forward of {name}, which latency measures on example_inputs")
-        raise
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def renew() -> None:
+        nonlocal args, kwargs
+        args, kwargs = call_arguments(example_inputs, device_of(network))
+
+    def run() -> object:
+        return network(*args, **kwargs)
+
+    renew()
     inputs = next(all_of(Tensor, (args, kwargs)), torch.empty(0))
-    return Call(lambda: network(*args, **kwargs), device_of(network) or inputs.device)
+    device = device_of(network) or inputs.device
+    used = (args, kwargs)
+    try:
+        run()
+    except Exception as error:
+        if alone:
+            error.add_note("raised in the forward of the model, which latency measures on example_inputs")
+            raise
+        said = f"{name} does not run on example_inputs, which are the same for all networks"
+        raise RuntimeError(f"{said}: {type(error).__name__}: {error}") from error
+    renew()
+    # Only where it matters: a copy of a large input would push the network's weights out of the caches.
+    if _same_tensors(used, (args, kwargs)):
+        return Call(run, device)
+    return _CallOnCopies(run, device, renew)
+
+
+def _same_tensors(used: Any, given: Any) -> bool:
+    """Whether a forward left its inputs as they were: the same tensors, and in each the same content."""
+    left, there = tensors_in(used), tensors_in(given)
+    return len(left) == len(there) and all(map(same_content, left, there))
 
 
 @contextmanager
@@ -206,7 +246,9 @@ def compare_with_dense(model: nn.Module, example_inputs: Any, dense: nn.Module |
 
 def _without_zeros(model: nn.Module) -> nn.Module:
     """A copy of `model` whose zero parameters have another value, of the size of the others and of either sign."""
-    filled = copy.deepcopy(model)
+    # Sparse buffers know no deep copy; nothing is written into these.
+    sparse = {id(buffer): buffer for buffer in model.buffers() if buffer.layout is not torch.strided}
+    filled = copy.deepcopy(model, sparse)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in filled.parameters():

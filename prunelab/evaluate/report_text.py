@@ -10,7 +10,7 @@ from prunelab.evaluate.timing import duration
 if TYPE_CHECKING:
     from prunelab.evaluate.report import Layer, Report
 
-_RATIOS = ("ratio", "", "dense", "this network", "dense / this")
+_RATIOS = ("ratio", "kind", "dense", "this network", "dense / this")
 _LAYERS = ("layer", "type", "parameters", "nonzero", "sparsity", "MACs", "nonzero MACs", "file", "encoding")
 
 

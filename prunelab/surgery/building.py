@@ -22,6 +22,7 @@ from prunelab.surgery.labels import Label
 from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
+from prunelab.surgery.reference import folds_exactly
 from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes, shapes_of
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
@@ -34,11 +35,13 @@ _ATTEMPTS = 60
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which units stay, what their removal adds to biases, and what to tell about it."""
+    """Which units stay, what the removal of the others adds to biases, and what to tell about it; the constants of
+    those that are `zeroed` are lost."""
 
     keep: Keep
     biases: dict[str, tuple[float, ...]]
     notes: tuple[str, ...] = ()
+    zeroed: Keep | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         outcome = check(masked, small, example_inputs, (expected, result.outputs))
         if at is not None and outcome.holds:
             at = confirmed(at, masked, small, *asked, sketched)
+        if outcome.holds and at is None and exact and _folds_wrongly(coupling, chosen, example_inputs, result.outputs):
+            coupling = replace(coupling, folds=False)
+            continue
         settled = at is None or bool(chosen.keep.all())  # where nothing goes, nothing that differs is our doing
         if (outcome.holds and settled) or (not exact and not outcome.raised):
             return Built(small, plan, chosen, coupling, outcome)
@@ -108,6 +114,14 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen}"
     )
+
+
+def _folds_wrongly(coupling: Coupling, chosen: Chosen, example_inputs: Any, outputs: Any) -> bool:
+    """The masked network has the same biases as the smaller one, so comparing these two does not tell."""
+    if not coupling.folds or chosen.keep.all():
+        return False
+    zeroed = np.zeros_like(chosen.keep) if chosen.zeroed is None else chosen.zeroed
+    return not folds_exactly(coupling, chosen.keep, zeroed, example_inputs, outputs)
 
 
 def _loses(coupling: Coupling, keep: Keep, number: int | None) -> bool:

@@ -51,7 +51,8 @@ class Coupling:
     `anatomy` is the model, taken apart.
     `tensors` are the labels of each parameter and buffer, `shapes` their shapes; `groups` may be pruned, `frozen` not.
     `made` and `read` (channels,) are the numbers by which a weight makes channels, and by which it reads them. `normed`
-    are parameters by the norm of whose rows something is divided.
+    are parameters by the norm of whose rows something is divided. It `folds` unless it was seen that constants that
+    were added to biases are not what the network computes.
     """
 
     anatomy: Anatomy = field(compare=False, repr=False)
@@ -63,6 +64,7 @@ class Coupling:
     frozen: tuple[Group, ...] = ()
     unused: tuple[str, ...] = ()
     normed: tuple[str, ...] = ()
+    folds: bool = True
     made: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     read: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     _memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)

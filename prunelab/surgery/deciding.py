@@ -17,6 +17,7 @@ from prunelab.surgery.cost import dense_macs, macs_after, params_after
 from prunelab.surgery.coupling import Coupling
 from prunelab.surgery.emitted import find_constants
 from prunelab.surgery.labels import varying
+from prunelab.surgery.reference import emitting
 
 Budget: TypeAlias = tuple[Literal["macs", "params", "latency"], float]
 _HALVINGS = 16
@@ -100,7 +101,7 @@ def by_zeros(asked: Asked) -> Callable[[Coupling], Chosen]:
         held = np.zeros_like(units)
         while True:
             found = find_constants(coupling, ~keep, dead, unread)
-            stuck = found.unfoldable(~keep)
+            stuck = _stuck(coupling, found, ~keep, asked)
             back = stuck & ~unmade if asked.constants == "zero" else stuck
             held |= back & unmade
             settled = settle(coupling, _limited(coupling, keep | back, asked.limits), np.zeros(keep.size))
@@ -145,11 +146,18 @@ def with_constants(coupling: Coupling, keep: Keep, asked: Asked) -> Chosen:
     while True:
         gone = ~keep
         found = find_constants(coupling, gone, gone[coupling.solution.unit_of] & coupling.made, none)
-        stuck = found.unfoldable(gone)
+        stuck = _stuck(coupling, found, gone, asked)
         if asked.constants == "zero" or not stuck.any():
             return _chosen(coupling, found, gone, stuck, held)
         held |= stuck
         keep = settle(coupling, keep | stuck, asked.scores)
+
+
+def _stuck(coupling: Coupling, found: Constants, gone: NDArray[np.bool_], asked: Asked) -> NDArray[np.bool_]:
+    """(units,): those that go, and whose constants cannot be added to biases."""
+    if coupling.folds:
+        return found.unfoldable(gone)
+    return gone if asked.constants == "zero" else gone & (emitting(coupling) | found.unfoldable(gone))
 
 
 def _chosen(
@@ -171,4 +179,4 @@ def _chosen(
             f"{np.count_nonzero(held)} units without weights stay, because their constants {why}; constants='zero' "
             "removes them"
         )
-    return Chosen(~gone, found.biases(coupling, gone & ~stuck, gone), tuple(notes))
+    return Chosen(~gone, found.biases(coupling, gone & ~stuck, gone), tuple(notes), gone & stuck)

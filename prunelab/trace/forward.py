@@ -202,8 +202,8 @@ def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
             if module._buffers.get(name) is not buffer:
                 module._buffers[name] = buffer
         for buffer, content in contents.values():
-            if not _equal(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
-                buffer.copy_(content)
+            if not same_content(buffer, content):  # an idle copy would invalidate a graph that saved the buffer
+                _write(buffer, content)
 
 
 @contextmanager
@@ -236,15 +236,50 @@ def _same_members(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             )
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """The same content, where NaN equals NaN of the same bits."""
-    if torch.equal(a, b):
-        return True
-    if not (a.is_floating_point() or a.is_complex()) or a.layout != torch.strided or a.shape != b.shape:
-        return False
+def _write(buffer: Tensor, content: Tensor) -> None:
+    """Put `content` into a buffer, also into a sparse one that has another number of elements by now."""
+    if buffer.layout in COMPRESSED and buffer._nnz() != content._nnz():
+        buffer.resize_as_sparse_(content)
+    buffer.copy_(content)
+
+
+def same_content(a: Tensor, b: Tensor) -> bool:
+    """The same content, where NaN equals NaN of the same bits; of sparse tensors, in the same places."""
+    if a.layout is not torch.strided or a.is_nested:  # torch.equal refuses them
+        parts, others = parts_of(a), parts_of(b)
+        return a.layout is b.layout and len(parts) == len(others) and all(map(same_content, parts, others))
+    try:
+        if torch.equal(a, b):
+            return True
+        if not (a.is_floating_point() or a.is_complex()):
+            return False
+    except NotImplementedError:  # complex32, float4, bits8
+        pass
     # As bytes: not every dtype that has a NaN (float8) can be compared element by element.
-    bits = (t.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
-    return torch.equal(*bits)
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(bytes_of(a), bytes_of(b))
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """The content of a strided tensor as uint8, element by element; its own memory where it is contiguous."""
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    # Not by `reshape`, which leaves a single element its stride: no bytes can be seen through that.
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
+
+
+COMPRESSED = frozenset({torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """What a tensor that is not strided, or nested, is made of: strided tensors, the elements last."""
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    if tensor.layout is torch.sparse_coo:
+        return [torch.tensor(tensor.shape), tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [torch.tensor(tensor.shape), tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [torch.tensor(tensor.shape), tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.to_dense()]
 
 
 @contextmanager

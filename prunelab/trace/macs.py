@@ -68,6 +68,12 @@ def _convolution(
     return [(batch * math.prod(sites) * weight.numel(), (x, weight))]
 
 
+def _convolution_in_time(out: Value, x: Value, weight: Value, *_: Any) -> Products:
+    """x (T, B, I), weight (k, I, O): the whole kernel once at each output step of each sequence."""
+    steps, batch, _outputs = out.shape
+    return [(steps * batch * weight.numel(), (x, weight))]
+
+
 def _attention(_: Any, q: Value, k: Value, v: Value, *__: Any) -> Products:
     """q (B, H, S, D), k (B, H', T, D), v (B, H', T, E): S·T·D + S·T·E for each of the H query heads.
 
@@ -105,6 +111,7 @@ _FORMULAS: dict[str, Callable[..., Products]] = {
     "aten::addmv": _add_matvec,
     "aten::linear": _linear,
     **dict.fromkeys(["aten::convolution", "aten::_convolution", "aten::convolution_overrideable"], _convolution),
+    "aten::conv_tbc": _convolution_in_time,
     **dict.fromkeys(
         [
             "aten::_scaled_dot_product_flash_attention",
@@ -124,8 +131,9 @@ _FORMULAS: dict[str, Callable[..., Products]] = {
     "aten::_trilinear": _trilinear,
 }
 
-# Products of matrices in disguise, or sums over all pairs of rows, without a formula here: better said than taken for
-# free. What a product of sparse tensors costs depends on where their zeros are.
+# Products of matrices in disguise, sums over all pairs of rows, Fourier transforms, decompositions and systems of
+# equations, without a formula here: better said than taken for free. What a product of sparse tensors costs depends on
+# where their zeros are.
 _UNKNOWN = frozenset(
     f"aten::{name}"
     for name in (
@@ -138,8 +146,15 @@ _UNKNOWN = frozenset(
         "_sparse_semi_structured_mm",
         "_sparse_semi_structured_addmm",
         "_weight_int4pack_mm",
+        "_weight_int4pack_mm_for_cpu",
+        "_weight_int4pack_mm_with_scales_and_zeros",
         "_weight_int8pack_mm",
+        "_dyn_quant_matmul_4bit",
+        "_mixed_dtypes_linear",
+        "_scaled_mm_v2",
         "_scaled_grouped_mm",
+        "_scaled_grouped_mm_v2",
+        "_foreach_mm",
         "_sparse_mm",
         "_sparse_addmm",
         "_sparse_mm_reduce_impl",
@@ -151,5 +166,35 @@ _UNKNOWN = frozenset(
         "_euclidean_dist",
         "_pdist_forward",
         "linalg_matrix_exp",
+        "_fft_r2c",
+        "_fft_c2r",
+        "_fft_c2c",
+        "_linalg_solve_ex",
+        "_linalg_det",
+        "_linalg_slogdet",
+        "_linalg_svd",
+        "_linalg_eigh",
+        "_linalg_eigvals",
+        "linalg_eig",
+        "linalg_eigvals",
+        "linalg_qr",
+        "linalg_lu",
+        "linalg_lu_factor_ex",
+        "linalg_lu_solve",
+        "linalg_ldl_factor_ex",
+        "linalg_ldl_solve",
+        "linalg_lstsq",
+        "linalg_inv_ex",
+        "linalg_pinv",
+        "linalg_cholesky_ex",
+        "linalg_solve_triangular",
+        "linalg_householder_product",
+        "cholesky",
+        "cholesky_inverse",
+        "cholesky_solve",
+        "triangular_solve",
+        "geqrf",
+        "ormqr",
+        "_spsolve",
     )
 )

@@ -72,6 +72,58 @@ def test_networks_run_in_turn() -> None:
     assert len(found.seconds) == len(found.against["small"].seconds) == 2
 
 
+class InPlace(nn.Module):
+    """Notes its inputs, and does `change` to them."""
+
+    def __init__(self, seen: list[Any], change: Any) -> None:
+        super().__init__()
+        self.note, self.change = seen.append, change
+
+    def forward(self, x: Any) -> Any:
+        self.note((id(x), x.tolist() if isinstance(x, Tensor) else sorted(x)))
+        return self.change(x)
+
+
+IN_PLACE = {
+    "floats": (lambda x: x.sub_(0.45).div_(0.22), torch.ones(2), [1.0, 1.0]),
+    "indices": (lambda x: x.add_(1), torch.tensor([0, 1]), [0, 1]),
+    "past autograd": (lambda x: x.data.add_(1), torch.ones(2), [1.0, 1.0]),
+    "shape": (lambda x: x.unsqueeze_(0), torch.ones(2), [1.0, 1.0]),
+    "a dictionary": (lambda x: x.pop("b"), ({"a": torch.ones(1), "b": torch.ones(1)},), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(("change", "inputs", "expected"), IN_PLACE.values(), ids=IN_PLACE.keys())
+@pytest.mark.parametrize("inference", [False, True], ids=["", "in inference mode"])
+def test_each_forward_sees_the_inputs_as_given(change: Any, inputs: Any, expected: Any, inference: bool) -> None:
+    """Also beside a network that leaves them alone, which reads one copy again and again."""
+    seen: list[Any] = []
+    left: list[Any] = []
+    with torch.inference_mode(inference):
+        latency(InPlace(seen, change), inputs, InPlace(left, lambda x: x), repeats=4, warmup=1)
+    assert [given for _, given in seen] == [given for _, given in left] == [expected] * 6
+    assert len({address for address, _ in left[1:]}) == 1  # the first is before it is known that one is enough
+
+
+def test_copies_of_the_inputs_take_no_measured_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves with what is done: a copy takes an hour, a forward a second."""
+    now = [0.0]
+    module = import_module("prunelab.evaluate.latency")
+    arguments = module.call_arguments
+
+    def copying(*args: Any) -> Any:
+        now[0] += 3600
+        return arguments(*args)
+
+    def change(x: Tensor) -> Tensor:
+        now[0] += 1
+        return x.add_(1)
+
+    monkeypatch.setattr(module, "call_arguments", copying)
+    monkeypatch.setattr(timing, "clock", lambda: now[0])
+    assert latency(InPlace([], change), torch.ones(2), repeats=3).seconds == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_fused_layers_stay_on_where_they_are(enabled: bool) -> None:
     """`trace` turns the fast path of encoder layers off; what is measured is the network in use."""
@@ -194,7 +246,25 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def test_an_error_of_a_network_says_which() -> None:
     with pytest.raises(RuntimeError) as caught:
         latency(nn.Linear(3, 3), torch.ones(1, 3), {"dense": nn.Linear(4, 4)})
-    assert "raised in the forward of dense" in caught.value.__notes__[-1]
+    assert str(caught.value).startswith("dense does not run on example_inputs, which are the same for all networks: ")
+    assert str(caught.value).endswith(str(caught.value.__cause__))
+    assert "cannot be multiplied" in str(caught.value.__cause__)
+    with pytest.raises(RuntimeError, match=r"^against does not run"):
+        latency(nn.Linear(3, 3), torch.ones(1, 3), nn.Linear(4, 4))
+    with pytest.raises(RuntimeError, match=r"^model does not run"):
+        latency(nn.Linear(4, 4), torch.ones(1, 3), nn.Linear(3, 3))
+    with pytest.raises(TypeError, match="example_inputs must be"):
+        latency(nn.Linear(3, 3), [torch.ones(1, 3)], nn.Linear(3, 3))
+
+
+def test_an_error_of_a_network_alone_passes_through() -> None:
+    class Full(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError, match="full") as caught:
+        latency(Full(), torch.ones(1, 3))
+    assert "raised in the forward of the model" in caught.value.__notes__[-1]
 
 
 # --- in a report --------------------------------------------------------------------------------------------------------

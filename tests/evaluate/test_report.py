@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -263,6 +264,54 @@ def test_an_encoding_that_does_not_read_back_is_no_number(monkeypatch: pytest.Mo
 
 
 @pytest.mark.filterwarnings("ignore:.*quantized:UserWarning", "ignore:.*quantized:DeprecationWarning")
+class Graph(nn.Module):
+    """A layer of a graph network over 50 nodes, which are their own neighbours."""
+
+    def __init__(self, adjacency: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("adjacency", adjacency)
+        self.linear = ones(nn.Linear(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(50, 8) -> (50, 6)."""
+        return self.linear(self.adjacency @ x)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("make", [Tensor.to_sparse, Tensor.to_sparse_csr], ids=["COO", "CSR"])
+def test_a_network_with_a_sparse_buffer(make: Callable[[Tensor], Tensor]) -> None:
+    r = report(Graph(make(torch.eye(50))), torch.randn(50, 8), measure=True)
+    assert (r.params, r.nonzero, r.bytes) == (54, 54, 4 * (54 + 2500))
+    assert list(r.latency.against) == ["dense"]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+def test_a_sparse_weight_counts_what_it_stores() -> None:
+    model = Graph(torch.eye(50).to_sparse_csr())
+    remove(model.linear.weight, 40)
+    model.linear.weight = nn.Parameter(model.linear.weight.detach().to_sparse_csr())
+    r = report(model, torch.randn(50, 8))
+    assert (r.params, r.nonzero, r.layers[-1].sparsity) == (54, 14, pytest.approx(40 / 54))
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("as_parameter", [False, True])
+def test_dtypes_that_torch_does_not_count(name: str, as_parameter: bool) -> None:
+    """The ten elements that have a bit set, and as CSR the columns of each and two pointers, of one byte."""
+    dtype, model = getattr(torch, name), ones(nn.Linear(4, 3))
+    raw = torch.zeros(100, dtype.itemsize, dtype=torch.uint8)
+    raw[:10, -1] = 1
+    tensor = raw.view(dtype).reshape(100)
+    if as_parameter:
+        model.extra = nn.Parameter(tensor, requires_grad=False)
+    else:
+        model.register_buffer("extra", tensor)
+    r = report(model, torch.zeros(1, 4))
+    assert (r.params, r.nonzero) == ((115, 25) if as_parameter else (15, 15))
+    assert r.sparse_bytes == 4 * 15 + 12 + 10 * dtype.itemsize
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_quantised_and_virtual_tensors_count_as_they_are() -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
@@ -371,7 +420,7 @@ def test_as_text() -> None:
         "compression ratio 3.67×, theoretical speedup 3.67× (dense: 3,300 parameters, 3,300 MACs)",
         "latency: measured when asked for, by .latency or report(..., measure=True)",
         "",
-        "ratio                                               dense  this network  dense / this",
+        "ratio                                   kind        dense  this network  dense / this",
         "-------------------------------------------------------------------------------------",
         "compression ratio (nonzero parameters)  theory      3,300           900         3.67×",
         "theoretical speedup (nonzero MACs)      theory      3,300           900         3.67×",
@@ -432,6 +481,7 @@ def test_as_table() -> None:
     assert (tags.count("thead"), tags.count("tfoot")) == (2, 1)
     assert [a["scope"] for tag, a in table.tags if tag == "th"] == ["col"] * 5 + ["row"] * 5 + ["col"] * 9 + ["row"] * 4
     assert "compression ratio 1.00×" in "".join(table.text)
+    assert re.findall(r"<th [^>]*></th>", html) == []  # a column without a name says nothing to a screen reader
     regions = [attributes for _, attributes in table.tags if attributes.get("role") == "region"]
     assert [region["aria-label"] for region in regions] == [
         "Theory and practice of LeNet300",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -61,7 +60,7 @@ result.frame().to_pickle(sys.argv[1] + ".pkl")
 """
 
 
-def train(seed: int) -> nn.Module:  # noqa: ARG001
+def train(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
 
 

@@ -136,6 +136,92 @@ def test_a_buffer_with_nan_that_the_forward_changes_is_put_back() -> None:
     torch.testing.assert_close(model.cache, torch.tensor([float("nan"), 1.0, 2.0]), equal_nan=True)
 
 
+SPARSE = {
+    "COO": lambda dense: dense.to_sparse(),
+    "CSR": lambda dense: dense.to_sparse_csr(),
+    "CSC": lambda dense: dense.to_sparse_csc(),
+    "BSR": lambda dense: dense.to_sparse_bsr((2, 2)),
+    "BSC": lambda dense: dense.to_sparse_bsc((2, 2)),
+}
+
+
+class Neighbours(nn.Module):
+    """A layer of a graph network, whose forward does `change` to the sparse adjacency."""
+
+    def __init__(self, adjacency: Tensor, change: Any = None) -> None:
+        super().__init__()
+        self.register_buffer("adjacency", adjacency)
+        self.linear, self.change = nn.Linear(4, 3), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.change is not None:
+            self.change(self.adjacency)
+        return self.linear(x)
+
+
+CHANGES = {
+    "not at all": None,
+    "other elements": lambda a: a.values().mul_(2) if a.layout != torch.sparse_coo else a._values().mul_(2),
+    "NaN": lambda a: a.values().fill_(torch.nan) if a.layout != torch.sparse_coo else a._values().fill_(torch.nan),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("make", SPARSE.values(), ids=SPARSE.keys())
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_sparse_buffer_is_put_back(make: Any, change: Any) -> None:
+    dense = torch.eye(4)
+    dense[0, 3] = torch.nan  # which equals nothing, and has to be left alone all the same
+    model = Neighbours(make(dense), change)
+    trace(model, torch.ones(2, 4))
+    torch.testing.assert_close(model.adjacency.to_dense(), dense, equal_nan=True)
+    if change is None:
+        assert model.adjacency._version == 0
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("make", [SPARSE["COO"], SPARSE["CSR"]], ids=["COO", "CSR"])
+def test_a_sparse_buffer_that_gains_elements_is_put_back(make: Any) -> None:
+    model = Neighbours(make(torch.eye(4)), lambda a: a.add_(make(torch.ones(4, 4))))
+    trace(model, torch.ones(2, 4))
+    assert model.adjacency._nnz() == 4
+    assert torch.equal(model.adjacency.to_dense(), torch.eye(4))
+
+
+def test_a_buffer_in_the_layout_of_another_library_is_put_back() -> None:
+    model = Neighbours(torch.eye(4).to_mkldnn(), lambda a: a.mul_(2))
+    trace(model, torch.ones(2, 4))
+    assert torch.equal(model.adjacency.to_dense(), torch.eye(4))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+def test_a_sparse_buffer_hides_no_error_of_the_model() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        trace(Neighbours(torch.eye(4).to_sparse_csr()), torch.ones(2, 5))
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("name", ["complex32", "bits8", "float4_e2m1fn_x2", "float8_e4m3fn", "uint16"])
+@pytest.mark.parametrize("changed", [False, True])
+def test_buffers_of_rare_dtypes_are_put_back(name: str, changed: bool) -> None:
+    """Some of which torch cannot compare."""
+    raw = torch.arange(8, dtype=torch.uint8)
+    buffer = raw.clone().view(getattr(torch, name))
+    model = Neighbours(buffer, (lambda b: b.view(torch.uint8).add_(1)) if changed else None)
+    before = buffer._version
+    trace(model, torch.ones(2, 4))
+    assert torch.equal(buffer.view(torch.uint8), raw)
+    assert changed or buffer._version == before
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex32, torch.complex64])
+def test_a_single_element_with_a_stride_is_left_alone(dtype: torch.dtype) -> None:
+    buffer = torch.tensor([torch.nan, 1.0]).to(dtype)[::2]
+    trace(Neighbours(buffer), torch.ones(2, 4))
+    assert buffer._version == 0
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

@@ -133,6 +133,13 @@ def test_a_convolution_counts_what_a_loop_multiplies() -> None:
     assert trace(layer, x).macs == counted
 
 
+def test_a_convolution_in_time() -> None:
+    """(T, B, I) by (k, I, O): each of the 8 steps of 2 sequences multiplies 3·4·5; with padding there are 12 steps."""
+    x, weight, bias = torch.zeros(10, 2, 4), torch.zeros(3, 4, 5), torch.zeros(5)
+    assert trace(Call(torch.conv_tbc), (x, weight, bias)).macs == 8 * 2 * 60
+    assert trace(Call(torch.conv_tbc, pad=2), (x, weight, bias)).macs == 12 * 2 * 60
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "circular"])
 def test_a_padding_mode_does_not_change_the_cost(mode: str) -> None:
     assert trace(nn.Conv2d(4, 6, 3, padding="same", padding_mode=mode), torch.zeros(4, 5, 5)).macs == 25 * 6 * 4 * 9
@@ -342,6 +349,22 @@ UNCOUNTED = {
         "aten::_sparse_sparse_matmul",
     ),
     "exponential": (torch.matrix_exp, "aten::linalg_matrix_exp"),
+    "Fourier transform": (torch.fft.fft2, "aten::_fft_c2c"),
+    "real Fourier transform": (torch.fft.rfft, "aten::_fft_r2c"),
+    "inverse Fourier transform": (lambda x: torch.fft.irfft(x + 0j), "aten::_fft_c2r"),
+    "system of equations": (lambda x: torch.linalg.solve(x, x), "aten::_linalg_solve_ex"),
+    "triangular system": (lambda x: torch.linalg.solve_triangular(x, x, upper=True), "aten::linalg_solve_triangular"),
+    "least squares": (lambda x: torch.linalg.lstsq(x, x).solution, "aten::linalg_lstsq"),
+    "inverse": (torch.linalg.inv, "aten::linalg_inv_ex"),
+    "Cholesky": (torch.linalg.cholesky, "aten::linalg_cholesky_ex"),
+    "Cholesky, then a system": (lambda x: torch.cholesky_solve(x, x), "aten::cholesky_solve"),
+    "QR": (torch.linalg.qr, "aten::linalg_qr"),
+    "LU": (torch.linalg.lu_factor, "aten::linalg_lu_factor_ex"),
+    "singular values": (torch.linalg.svdvals, "aten::_linalg_svd"),
+    "eigenvalues": (torch.linalg.eigvals, "aten::linalg_eig"),
+    "symmetric eigenvalues": (torch.linalg.eigvalsh, "aten::_linalg_eigh"),
+    "determinant": (torch.linalg.det, "aten::_linalg_det"),
+    "logarithm of the determinant": (torch.logdet, "aten::_linalg_slogdet"),
 }
 
 

@@ -235,6 +235,57 @@ def test_a_counter_counts_each_view_for_itself(view: Any) -> None:
     assert counter.count(view(w)) == sum(value != 0 for value in view(w).flatten().tolist())
 
 
+RARE = ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "uint16", "uint32", "uint64", "bits8"]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("name", [*RARE, "float4_e2m1fn_x2", "bits16", "complex32", "bool", "int16"])
+@pytest.mark.parametrize("known", [True, False], ids=["a parameter", "temporary"])
+def test_a_counter_counts_every_dtype(name: str, known: bool) -> None:
+    dtype = getattr(torch, name)
+    raw = torch.zeros(3, 2, dtype.itemsize, dtype=torch.uint8)
+    raw[[0, 2], [1, 0], -1] = 1
+    model = nn.Module()
+    weight = raw.view(dtype).reshape(3, 2)
+    model.weight = nn.Parameter(weight, requires_grad=False)
+    assert NonzeroCounter(model).count(model.weight if known else weight.clone().t()) == 2
+    assert NonzeroCounter(model).count(weight[:0]) == 0
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float32", "bfloat16"])
+def test_negative_zeros_count_as_they_are_encoded(name: str) -> None:
+    from prunelab.evaluate import encode
+
+    weight = torch.tensor([0.0, -0.0, 1.0, torch.nan] * 20).to(getattr(torch, name))
+    assert NonzeroCounter(nn.Module()).count(weight) == encode(weight, "bitmap").nonzero
+
+
+def test_a_counter_counts_negated_and_conjugated_views() -> None:
+    weight = torch.tensor([[1 + 2j, 0j], [3 + 0j, 4j]], dtype=torch.complex64)
+    model = nn.Module()
+    model.imag = nn.Parameter(weight.conj().imag)
+    model.whole = nn.Parameter(weight.conj())
+    assert model.imag.is_neg()
+    counter = NonzeroCounter(model)
+    assert (counter.count(model.imag), counter.count(model.whole)) == (2, 3)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Sparse .* is in beta|Sparse invariant checks|torch.quantize_per|The PyTorch API of nest"
+)
+def test_a_counter_counts_what_is_sparse() -> None:
+    """What is stored and zero all the same is no element; nor what adds up to zero."""
+    dense = torch.eye(4)
+    parts = torch.sparse_coo_tensor([[0, 0, 1], [1, 1, 2]], [1.0, -1.0, 2.0], (4, 4))
+    csr = torch.sparse_csr_tensor([0, 1, 2, 2], [0, 1], [0.0, 5.0], (3, 4))
+    blocks = torch.eye(4).to_sparse_bsr((2, 2))
+    counter = NonzeroCounter(nn.Module())
+    sparse = [dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc(), blocks, parts, csr, dense.to_mkldnn()]
+    assert [counter.count(tensor) for tensor in sparse] == [4, 4, 4, 4, 1, 1, 4]
+    assert counter.count(torch.quantize_per_tensor(dense, 0.1, 3, torch.qint8)) == 4
+    assert counter.count(torch.nested.nested_tensor([torch.ones(2), torch.zeros(3)])) == 2
+
+
 def test_a_counter_counts_what_is_no_parameter_anew() -> None:
     """A temporary weight's memory soon holds another."""
     counter, temporary = NonzeroCounter(nn.Linear(3, 4)), torch.zeros(4, 4)
