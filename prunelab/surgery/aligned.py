@@ -91,10 +91,12 @@ class Aligned(Recorder):
 
 
 @contextmanager
-def forward_of(anatomy: Anatomy, example_inputs: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+def forward_of(
+    anatomy: Anatomy, example_inputs: Any, *, training: bool = False
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """The arguments of a forward that leaves no mark, runs step by step and draws the same each time."""
     unfused = any(isinstance(module, nn.RNNBase) for module in anatomy.modules.values())
-    with undisturbed(anatomy, seed=0), stepwise(unfused):
+    with undisturbed(anatomy, training=training, seed=0), stepwise(unfused):
         yield call_arguments(example_inputs, device_of(anatomy.model))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -93,26 +93,33 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         outcome = check(masked, small, example_inputs, (expected, result.outputs))
         if at is not None and outcome.holds:
             at = confirmed(at, masked, small, *asked, sketched)
-        if outcome.holds and at is None and exact and _folds_wrongly(coupling, chosen, example_inputs, result.outputs):
-            coupling = replace(coupling, folds=False)
-            continue
         settled = at is None or bool(chosen.keep.all())  # where nothing goes, nothing that differs is our doing
         if (outcome.holds and settled) or (not exact and not outcome.raised):
-            return Built(small, plan, chosen, coupling, outcome)
+            if exact and _folds_wrongly(coupling, chosen, example_inputs, result.outputs):
+                coupling = replace(coupling, folds=False)
+            elif (unfit := _unfit_for_training(coupling, chosen, small, example_inputs, plan.replaced)) is not None:
+                coupling = unfit
+            else:
+                return Built(small, plan, chosen, coupling, outcome)
+            continue
         if at is None:
-            if outcome.raised:
-                raise OtherPath(outcome.inputs, outcome.raised)
-            raise NotEqual(
-                f"the smaller {type(model).__name__} does not compute what the masked one computes: relative "
-                f"difference {outcome.error:.2e}, allowed {outcome.tolerance:.0e}. Nothing was changed; leave layers "
-                "out with exclude=[...], or look at the difference with verify=False"
-            )
+            raise _unequal(model, outcome)
         op = coupling.followed[0].trace.ops[at]
         seen = f"{op.name} returns something else when there are fewer"
         coupling = _without_blamed(coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen))
     raise NotEqual(
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
-        f"{result.module or 'the model itself'}: {result.seen}"
+        f"{result.module or 'the model itself'}: {result.seen or 'it computes something else'}"
+    )
+
+
+def _unequal(model: nn.Module, outcome: Check) -> Exception:
+    if outcome.raised:
+        return OtherPath(outcome.inputs, outcome.raised)
+    return NotEqual(
+        f"the smaller {type(model).__name__} does not compute what the masked one computes: relative difference "
+        f"{outcome.error:.2e}, allowed {outcome.tolerance:.0e}. Nothing was changed; leave layers out with "
+        "exclude=[...], or look at the difference with verify=False"
     )
 
 
@@ -122,6 +129,18 @@ def _folds_wrongly(coupling: Coupling, chosen: Chosen, example_inputs: Any, outp
         return False
     zeroed = np.zeros_like(chosen.keep) if chosen.zeroed is None else chosen.zeroed
     return not folds_exactly(coupling, chosen.keep, zeroed, example_inputs, outputs)
+
+
+def _unfit_for_training(
+    coupling: Coupling, chosen: Chosen, small: nn.Module, example_inputs: Any, replaced: Sequence[str]
+) -> Coupling | None:
+    """Where the smaller network fails in training mode, a coupling in which what is to blame stays."""
+    training = next((followed for followed in coupling.followed if followed.training), None)
+    if training is None or chosen.keep.all():
+        return None
+    first = replace(coupling, followed=(training, *(other for other in coupling.followed if other is not training)))
+    result = rehearse(Anatomy(small), example_inputs, first, chosen.keep, replaced)
+    return replace(_without_blamed(first, chosen.keep, result), followed=coupling.followed) if result.failed else None
 
 
 def _loses(coupling: Coupling, keep: Keep, number: int | None) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -127,13 +128,14 @@ def couple(
     exact: bool = True,
     exclude: Iterable[str] = (),
     also: Iterable[Any] = (),
+    training: bool = False,
 ) -> Coupling:
     """Follow one forward of `model` and find its coupled channels.
 
     `exclude` are names of parameters: the channels that they make stay. With `exact=False` channels may go although
     the network then computes something else (the widths under a LayerNorm, single dimensions of a head). `also` are
-    further inputs, on which the model may take other paths through its code. Raises ValueError for inputs without a
-    single element.
+    further inputs, on which the model may take other paths through its code. A forward in `training` mode is followed
+    too where the code of its modules asks for the mode. Raises ValueError for inputs without a single element.
     """
     given = tensors_in(example_inputs)
     if given and not any(tensor.numel() for tensor in given):
@@ -147,8 +149,11 @@ def couple(
     followed = [follower.follow(trace_of(anatomy, example_inputs, unfused=unfused))]
     followed += [follower.follow(trace_of(anatomy, inputs, unfused=unfused)) for inputs in also]
     trained = anatomy.parameters.keys()
-    if trained - follower.used:  # a layer that runs in training only
-        followed.append(follower.follow(trace_of(anatomy, example_inputs, unfused=unfused, training=True)))
+    needed = trained - follower.used  # perhaps by a layer that runs in training only
+    if needed or (training and _asks_for_training(anatomy.modules.values())):
+        with nullcontext() if needed else suppress(Exception):  # in training it may want targets, say
+            other = trace_of(anatomy, example_inputs, unfused=unfused, training=True)
+            followed.append(replace(follower.follow(other), training=True))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
         with suppress(Exception):  # inputs that the model does not take
             other = trace_of(anatomy, inputs, unfused=unfused)
@@ -166,6 +171,17 @@ def couple(
     normed = tuple(name for name in tensors if name in follower.normed)
     plain = Coupling(anatomy, solution, tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
     return _grouped(replace(plain, normed=normed), made, exact)
+
+
+def _asks_for_training(modules: Iterable[nn.Module]) -> bool:
+    """Whether the code of the modules, that of PyTorch's own classes aside, has the word `training`."""
+    classes = {base for module in modules for base in type(module).__mro__ if not base.__module__.startswith("torch.")}
+    held = (one for base in classes for one in vars(base).values())
+    return any(isinstance(one, FunctionType) and _says(one.__code__, "training") for one in held)
+
+
+def _says(code: CodeType, name: str) -> bool:
+    return name in code.co_names or any(isinstance(one, CodeType) and _says(one, name) for one in code.co_consts)
 
 
 def _unlike(example_inputs: Any) -> Iterator[Any]:

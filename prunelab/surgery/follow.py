@@ -31,6 +31,7 @@ class Followed:
     loose: dict[int, tuple[frozenset[int], ...]] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)  # value id → the parameter or buffer that it is
+    training: bool = False  # the mode in which it was recorded
 
 
 class Follower:

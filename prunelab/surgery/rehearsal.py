@@ -124,11 +124,12 @@ def rehearse(
 ) -> Rehearsed:
     """One forward of the smaller network, watched. Without `following` its modules it is not known which one failed.
     Sketches are made of what the operations with the numbers `sketched` return. `shapes` are those of the masked
-    network, where they are not those of the trace."""
+    network, where they are not those of the trace. It runs in the mode of the first trace of the coupling."""
     trace, expected = coupling.followed[0].trace, _expected(coupling, keep, replaced, shapes)
+    training = coupling.followed[0].training
     watch = _Watch(expected, replaced, sketched, modules=following)
     followed = watch.following(anatomy) if following else nullcontext()
-    with forward_of(anatomy, example_inputs) as (args, kwargs), followed, watch:
+    with forward_of(anatomy, example_inputs, training=training) as (args, kwargs), followed, watch:
         try:
             return Rehearsed(anatomy.model(*args, **kwargs), watch.sketches, diverged=watch.diverged)
         except Exception as error:  # of the model's code, whatever it is: told as what was seen

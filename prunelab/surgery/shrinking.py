@@ -81,7 +81,8 @@ def shrink(
     One forward is followed to find which channels go together (residual additions, concatenations, groups, heads,
     ...), and which cannot go without changing more than their own removal does; these stay, and `explain()` says why.
     The smaller network computes what `plan.masked(model)` computes: that is checked on the example inputs, operation
-    by operation, and on inputs drawn like them; what the model's code cannot do with fewer channels stays too.
+    by operation, and on inputs drawn like them; what the model's code cannot do with fewer channels stays too, in
+    evaluation and in training mode.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -130,7 +131,7 @@ def shrink(
     how: Literal["keep", "zero"] = constants or ("keep" if removes_dead and exact else "zero")
     paths: list[Any] = []
     while True:
-        coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths)
+        coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths, training=verify)
         scores = np.zeros(0) if removes_dead else importance(network, coupling, criterion, aggregate, data, loss)
         asked = Asked(scores, Limits(minimum, multiple_of), scope == "global", how)
         try:
