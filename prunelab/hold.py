@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +31,12 @@ class Hold:
     def _zero(self, *_: Any) -> None:
         for held in self._held:
             held.zero()
+
+    def move(self, to: Callable[[nn.Parameter, Tensor], tuple[nn.Parameter, Tensor]]) -> None:
+        """Hold other parameters from now on: those that `to` names for each of these, with their masks."""
+        pairs = [to(held.parameter, held.mask) for held in self._held]
+        self._held = [_Held(parameter, mask) for parameter, mask in pairs if not bool(mask.all())]
+        self._zero()
 
     def release(self) -> None:
         """Stop holding. The weights stay as they are; calling it again does nothing."""

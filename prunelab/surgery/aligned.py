@@ -13,20 +13,22 @@ from prunelab.trace import call_arguments, device_of, undisturbed
 from prunelab.trace.recorder import Recorder, stepwise
 
 _AHEAD = 4  # operations that may be missing or more
+_COPIES = frozenset({"aten::clone", "aten::view", "aten::_unsafe_view", "aten::expand", "aten::_reshape_alias"})
 
 Shape: TypeAlias = "tuple[int | None, ...] | None"  # None stands for any size, or any shape
 Shapes: TypeAlias = dict[int, tuple[tuple[int, ...], ...]]  # by the number of an operation: of what it returned
 
 
 class Expected(NamedTuple):
-    """An operation of the trace: its number, its name, the shapes that it returns, the module that was running, and the
-    positions that it takes of those left (None where that is all of them)."""
+    """An operation of the trace: its number, its name, the shapes that it returns, the module that was running, the
+    positions that it takes of those left (None where nothing goes), and whether these are only `some` of them."""
 
     number: int
     name: str
     shapes: tuple[Shape, ...]
     module: str
     positions: list[int] | None = None
+    some: bool = False
 
 
 class Aligned(Recorder):
@@ -58,7 +60,15 @@ class Aligned(Recorder):
             return ahead[0]
         # A copy more or less (a view of a smaller tensor may need none, or one) is no other path through the code.
         for skipped, one in enumerate(ahead):
-            if self._is(one, name) and _fit(one.shapes, found):
+            if not self._is(one, name):
+                continue
+            fits = _fit(one.shapes, found)
+            for missing, cut in enumerate(ahead[:skipped]) if fits or name not in _COPIES else ():
+                if cut.some:  # a slice that takes everything is no operation
+                    self.at += missing
+                    self.unfit(f"{cut.name} takes all positions that are left, and should take some of them")
+                    return None
+            if fits:
                 self.at, self._extra = self.at + skipped + 1, 0
                 return one
         self._extra += 1

@@ -23,6 +23,9 @@ def check_arguments(model: nn.Module, **asked: Any) -> None:
                 f"{repr(path) if path else 'the model'} is a TorchScript module, whose code and weights cannot be "
                 "rebuilt smaller; shrink the module that it was made from, and script the result"
             )
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name!r} is on the meta device and has no values; load the weights, then shrink")
     given = [name for name in ("sparsity", "masks", "budget") if asked[name] is not None]
     if len(given) > 1:
         raise ValueError(

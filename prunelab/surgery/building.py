@@ -14,19 +14,16 @@ from torch import nn
 
 from prunelab.anatomy import Anatomy
 from prunelab.surgery.aligned import inside
+from prunelab.surgery.blame import without_blamed
 from prunelab.surgery.cost import dense_macs, macs_after
 from prunelab.surgery.coupling import Coupling, Group
 from prunelab.surgery.diagnosis import comparable, compare, confirmed
-from prunelab.surgery.follow import Followed
-from prunelab.surgery.labels import Label
-from prunelab.surgery.ledger import Verdict
 from prunelab.surgery.numbers import Numbers
 from prunelab.surgery.plan import Part, Plan
 from prunelab.surgery.reference import folds_exactly
 from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes, shapes_of
 from prunelab.surgery.slices import Slices, slices_of
 from prunelab.surgery.verifying import Check, NotEqual, check
-from prunelab.trace import Value
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
@@ -84,7 +81,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
             result = rehearse(Anatomy(small), *asked, sketched=sketched, shapes=shapes)
         if result.failed:
             if not numbers.another(result.op, result.seen, coupling, chosen.keep):
-                coupling = _without_blamed(coupling, chosen.keep, result)
+                coupling = without_blamed(coupling, chosen.keep, result)
             continue
         if not verify:
             return Built(small, plan, chosen, coupling, None)
@@ -106,7 +103,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
             raise _unequal(model, outcome)
         op = coupling.followed[0].trace.ops[at]
         seen = f"{op.name} returns something else when there are fewer"
-        coupling = _without_blamed(coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen))
+        coupling = without_blamed(coupling, chosen.keep, Rehearsed(failed=True, op=at, module=op.module, seen=seen))
     raise NotEqual(
         f"{type(model).__name__}: no smaller network ran after {_ATTEMPTS} attempts; the last one failed in "
         f"{result.module or 'the model itself'}: {result.seen or 'it computes something else'}"
@@ -140,7 +137,7 @@ def _unfit_for_training(
         return None
     first = replace(coupling, followed=(training, *(other for other in coupling.followed if other is not training)))
     result = rehearse(Anatomy(small), example_inputs, first, chosen.keep, replaced)
-    return replace(_without_blamed(first, chosen.keep, result), followed=coupling.followed) if result.failed else None
+    return replace(without_blamed(first, chosen.keep, result), followed=coupling.followed) if result.failed else None
 
 
 def _loses(coupling: Coupling, keep: Keep, number: int | None) -> bool:
@@ -157,17 +154,18 @@ def plan_for(coupling: Coupling, chosen: Chosen, numbers: Numbers | None = None)
     biases = _of_kept_rows(anatomy, chosen.biases, slices)
     sizes = {name: parameter.numel() for name, parameter in anatomy.parameters.items()}
     left = sum(math.prod(slices[name].left) if name in slices else size for name, size in sizes.items())
+    other_heads = _replaced(anatomy, slices)
     return Plan(
         model=type(anatomy.model).__name__,
         slices=slices,
         attributes=numbers.updates(coupling, keep) if numbers is not None else (),
-        replaced=_replaced(anatomy, slices),
+        replaced=other_heads,
         biases=biases,
         parts=tuple(_part(group, keep) for group in coupling.groups),
         frozen=(*(_part(group, keep) for group in coupling.frozen), *_unseen(coupling)),
         params=(sum(sizes.values()), left + _added(anatomy, biases, slices)),
         macs=(dense_macs(coupling), macs_after(coupling, keep)),
-        notes=chosen.notes,
+        notes=(*chosen.notes, *_without_fast_path(anatomy, other_heads)),
         caches=tuple(name for name in anatomy.others if name in slices),
         normed=tuple(name for name in coupling.normed if name in slices),
     )
@@ -228,6 +226,16 @@ def _replaced(anatomy: Anatomy, slices: dict[str, Slices]) -> tuple[str, ...]:
     )
 
 
+def _without_fast_path(anatomy: Anatomy, replaced: Sequence[str]) -> Iterator[str]:
+    for path, module in anatomy.modules.items():
+        nested = isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor
+        if nested and any(inside(layer, [path]) for layer in replaced):
+            yield (
+                f"{path or 'TransformerEncoder'}: without gradients PyTorch's fast path returns zeros for padded "
+                "positions (src_key_padding_mask); the smaller network computes them, as both do in training"
+            )
+
+
 def _unseen(coupling: Coupling) -> Iterator[Part]:
     """The weights that no recorded operation counts for."""
     reason = "it did not run on the example inputs, or nothing that was recorded reads what it computes"
@@ -241,83 +249,3 @@ def _part(group: Group, keep: Keep) -> Part:
     reason = "" if group.why is None else f"{group.why.reason}" + (f" ({group.why.where})" if group.why.where else "")
     channels = len(group) if group.why is None else group.channels
     return Part(group.name, channels, removed, group.width, group.made_by, group.members, reason)
-
-
-def _without_blamed(coupling: Coupling, keep: Keep, result: Rehearsed) -> Coupling:
-    """Keep the channels that meet in the operation where the network failed, and their like in other modules of that
-    class."""
-    followed, gone = coupling.followed[0], ~keep
-    blamed = np.zeros(keep.size, bool)
-    if result.op is not None:
-        op = followed.trace.ops[result.op]
-        data = [value for value in op.inputs if value.id not in followed.names]
-        arrived = [f for value in data for f in _last_seen(followed, result.op, value)]
-        returned = [f for labels in followed.returned[result.op] for f in labels]
-        # What an operation makes is to blame only where nothing arrived; and where nothing is made either, code that no
-        # operation shows (NumPy's, say) may have read what nobody seems to read.
-        unread = [f for i in sorted(followed.idle) if i < result.op for labels in followed.returned[i] for f in labels]
-        for labels in (arrived, returned, unread):
-            if not (blamed & gone).any():
-                for label in labels:
-                    blamed[coupling.solution.unit_of[label]] = True
-    if not (blamed & gone).any():  # the code stumbled over something that no operation shows
-        for label in _met_in(followed, result.module):
-            blamed[coupling.solution.unit_of[label]] = True
-    if not (blamed & gone).any():
-        blamed = gone.copy()
-    groups = [group for group in coupling.groups if (blamed & gone)[group.units].any()]
-    why = Verdict(f"the model's code cannot do with fewer ({result.seen.splitlines()[0][:160]})", result.module)
-    units = np.zeros(keep.size, bool)
-    for group in [*groups, *_like(coupling, groups, result.module)]:
-        units[group.units] = True
-    return without(coupling, units, why)
-
-
-def _met_in(followed: Followed, path: str) -> Iterator[Label]:
-    """What the operations of a module read, and what they return."""
-    latest: dict[int, list[Label]] = {}
-    for op, returned in zip(followed.trace.ops, followed.returned, strict=True):
-        here = not path or inside(op.module, [path])
-        for value in op.inputs if here else ():
-            yield from latest.get(value.id, [])
-        for value, labels in zip(op.outputs, returned, strict=True):
-            latest[value.id] = labels
-            yield from labels if here else ()
-
-
-def _last_seen(followed: Followed, number: int, value: Value) -> list[Label]:
-    for earlier in range(number - 1, -1, -1):
-        for out, labels in zip(followed.trace.ops[earlier].outputs, followed.returned[earlier], strict=True):
-            if out.id == value.id:
-                return labels
-    return []
-
-
-def _like(coupling: Coupling, groups: list[Group], path: str) -> list[Group]:
-    """Groups that lie in other modules of the class of the one at `path` as these lie in that one. Where that is one of
-    PyTorch's layers, whose own code is not to blame, of the class of the module that it is a part of."""
-    modules = coupling.anatomy.modules
-    while path and path in modules and type(modules[path]).__module__.startswith("torch.nn."):
-        path = path.rpartition(".")[0]
-    if path not in modules or not path:
-        return []
-    shapes = {_within(group, path) for group in groups} - {frozenset()}
-    siblings = [other for other, module in modules.items() if type(module) is type(modules[path]) and other != path]
-    return [g for g in coupling.groups for other in siblings if _within(g, other) in shapes]
-
-
-def _within(group: Group, path: str) -> frozenset[str]:
-    """The group's parameters inside a module, by their names there."""
-    return frozenset(name.removeprefix(f"{path}.") for name in group.members if name.startswith(f"{path}."))
-
-
-def without(coupling: Coupling, units: NDArray[np.bool_], why: Verdict) -> Coupling:
-    """The same coupling, with these units among those that stay."""
-    groups, frozen = [], list(coupling.frozen)
-    for group in coupling.groups:
-        inside_ = units[group.units]
-        if inside_.any():
-            frozen.append(replace(group, units=group.units[inside_], why=why))
-        if not inside_.all():
-            groups.append(replace(group, units=group.units[~inside_]))
-    return replace(coupling, groups=tuple(groups), frozen=tuple(frozen))

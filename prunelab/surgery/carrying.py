@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prunelab.hold import Hold
 from prunelab.memory import memory_of
 from prunelab.surgery.slices import Slices
 from prunelab.targets import unwrap
@@ -18,7 +19,8 @@ def carry(optimizer: Optimizer, old: nn.Module, new: nn.Module, slices: Mapping[
     """Let `optimizer`, which trains `old`, train `new` from now on, in place.
 
     State tensors of a parameter's shape are cut as the parameter was; numbers (Adam's step) stay. Parameters that are
-    new (a bias that took up constants) join the group of their layer's weight.
+    new (a bias that took up constants) join the group of their layer's weight, next to it. Masks that are held on the
+    optimizer (`Masks.hold`) are cut too, and held on from now.
 
     Raises ValueError, and changes nothing, for an optimizer that trains none of the old network's parameters, or with
     state of another shape.
@@ -45,14 +47,28 @@ def carry(optimizer: Optimizer, old: nn.Module, new: nn.Module, slices: Mapping[
         raise ValueError("the optimizer trains none of the original network's parameters, so there is nothing to carry")
     known = set(names.values())
     for name in (name for name in fresh if name not in known):
-        weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")
-        for params in groups:
-            if any(p is fresh.get(weight) for p in params):
-                params.append(fresh[name])
+        weight = fresh.get(f"{name.rpartition('.')[0]}.weight".lstrip("."))
+        for group, params in zip(optimizer.param_groups, groups, strict=True):
+            at = next((place for place, parameter in enumerate(params) if parameter is weight), None)
+            if at is not None:  # as in the model's order: an optimizer that is made anew takes up this one's state
+                params.insert(at + 1, fresh[name])
+                if "param_names" in group:
+                    group["param_names"].insert(at + 1, name)
     for group, params in zip(optimizer.param_groups, groups, strict=True):
         group["params"][:] = params  # in place: some optimizers hold on to the list
     optimizer.state.clear()
     optimizer.state.update({parameter: entry for parameter, entry in state.items() if entry})
+
+    def moved(parameter: nn.Parameter, mask: Tensor) -> tuple[nn.Parameter, Tensor]:
+        name = names.get(memory_of(parameter))
+        if name is None:
+            return parameter, mask
+        cut = slices.get(name)
+        return fresh[name], mask if cut is None else cut.keep(mask)
+
+    for hook in optimizer._optimizer_step_post_hooks.values():
+        if isinstance(held := getattr(hook, "__self__", None), Hold):
+            held.move(moved)
     return optimizer
 
 

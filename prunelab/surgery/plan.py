@@ -102,7 +102,8 @@ class Plan:
 
     def masked(self, model: nn.Module) -> nn.Module:
         """A copy of `model`, shapes as they are, in which every slice that goes is zero and the constants are added:
-        it computes what the smaller network computes."""
+        it computes what the smaller network computes, if `model` has the weights from which that was cut (where masks
+        were given to `shrink`, those with the masks applied)."""
         anatomy = Anatomy(unwrap(model))
         tensors, zeroed = anatomy.tensors, dict[str, Tensor]()
         for name, cut in self.slices.items():

@@ -175,9 +175,13 @@ def _weight_of(module: nn.Module) -> Tensor | None:
         return held.get("weight", held.get("weight_v"))
     if not is_parametrized(module, "weight"):
         return None
+    lists = cast(nn.ModuleDict, module.parametrizations)["weight"]
+    modes = [(one, one.training) for one in lists.modules()]
+    lists.eval()  # in training mode spectral normalisation goes on iterating, and rewrites its buffers
     with torch.no_grad():
         shape = cast(Tensor, module.weight).shape
-    lists = cast(nn.ModuleDict, module.parametrizations)["weight"]
+    for one, mode in modes:
+        one.training = mode
     return next((tensor for tensor in lists.parameters() if tensor.shape == shape), None)
 
 

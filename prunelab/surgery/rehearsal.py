@@ -192,8 +192,8 @@ def _expected(
                     for shape, free in zip(left, followed.loose[number], strict=True)
                 )
         cut = followed.cuts.get(number)
-        taken = None if cut is None else _taken(op, cut, coupling, keep)
-        expected.append(Expected(number, op.name, left, op.module, taken))
+        taken, some = (None, False) if cut is None else _taken(op, cut, coupling, keep)
+        expected.append(Expected(number, op.name, left, op.module, taken, some))
     return expected
 
 
@@ -206,13 +206,15 @@ def left_of(shape: tuple[int, ...], labels: Sequence[Label], coupling: Coupling,
     return coupling.shape_after(shape, labels, keep)
 
 
-def _taken(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> list[int] | None:
-    """Where the positions that a slice or select takes lie among those that are left; None where none goes."""
+def _taken(op: Op, label: Label, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[list[int] | None, bool]:
+    """Where the positions that a slice or select takes lie among those that are left, and whether it leaves any; None
+    where none goes."""
     named = arguments(op)
     dim = named.get("dim", 0) % label.ndim
     along: NDArray[np.bool_] = np.moveaxis(coupling.kept(label, keep), dim, 0).reshape(label.shape[dim], -1)
     stays = np.asarray(along.any(axis=1))
     if stays.all():
-        return None
+        return None, False
     place = np.cumsum(stays) - 1
-    return [int(place[i]) for i in positions(named, len(stays)) if stays[i]]
+    taken = [int(place[i]) for i in positions(named, len(stays)) if stays[i]]
+    return taken, len(taken) < int(np.count_nonzero(stays))

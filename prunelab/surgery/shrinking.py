@@ -33,7 +33,8 @@ class Shrunk:
     """A smaller network, made by `shrink`.
 
     `model` is a new module; `plan` says, as plain data, how it came about; `check` how far its outputs are from those
-    of `plan.masked(original)` (None where that was not asked for). The original is as it was.
+    of `plan.masked(original)`, the original with the masks applied where `masks` were given (None where that was not
+    asked for). The original is as it was.
     """
 
     model: nn.Module

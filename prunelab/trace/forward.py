@@ -191,10 +191,13 @@ def _content(value: Any) -> list[Any]:
 
 @contextmanager
 def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put back the content of each buffer, and the buffer itself where the forward bound another one to its name."""
+    """Put back the content of each buffer, and the buffer itself where the forward bound another one to its name; and
+    the weights of embeddings that have a largest norm, which a forward brings there."""
+    modules = list(modules)
+    normed = (m.weight for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.max_norm is not None)
     bound = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()]
     real = (b for _, _, b in bound if b is not None and not b.is_meta and not isinstance(b, FakeTensor))
-    contents = {id(b): (b, b.detach().clone()) for b in real}
+    contents = {id(b): (b, b.detach().clone()) for b in (*real, *(w.detach() for w in normed if not w.is_meta))}
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import prunelab
+from prunelab.granularity import Filter
 from prunelab.surgery import Shrunk
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
@@ -320,3 +321,58 @@ def test_lbfgs_trains_the_small_network_or_is_refused(started: bool) -> None:
     held = copy.deepcopy(small.model.state_dict())
     optimizer.step(closure(small.model))
     assert not any(torch.equal(value, held[name]) for name, value in small.model.state_dict().items())
+
+
+def test_a_new_bias_stands_next_to_its_weight() -> None:
+    """So that an optimizer made for the small network takes up the state: `load_state_dict` goes by the order."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8, bias=False), nn.BatchNorm1d(8)
+    )
+    nn.init.normal_(model[1].bias)
+    x, target = torch.randn(32, 6), torch.randn(32, 8)
+    optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.01)
+
+    def step(network: nn.Module, trainer: torch.optim.Optimizer) -> None:
+        trainer.zero_grad()
+        (network(x) - target).square().mean().backward()
+        trainer.step()
+
+    for _ in range(10):
+        step(model, optimizer)
+    small = prunelab.shrink(model, x, sparsity=0.5)
+    small.carry(optimizer)
+    names = [name for name, _ in small.model.named_parameters()]
+    assert "3.bias" in names
+    assert optimizer.param_groups[0]["param_names"] == names
+    assert all(a is b for a, b in zip(optimizer.param_groups[0]["params"], small.model.parameters(), strict=True))
+    again = small.plan.apply(model)
+    again.load_state_dict(small.model.state_dict())
+    resumed = torch.optim.AdamW(again.named_parameters(), lr=0.01)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # it would share the moments
+    for network, trainer in ((small.model, optimizer), (again, resumed)):
+        step(network, trainer)
+    for one, other in zip(small.model.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_masks_that_are_held_are_carried_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x, target = torch.randn(8, 6), torch.randn(8, 3)
+    filters = prunelab.prune(model, 0.25, granularity=Filter(), scope="local", exclude=["4.*"], apply=False)
+    masks = filters & prunelab.prune(model, 0.6, apply=False)
+    with masks.hold(model, optimizer):
+        small = prunelab.shrink(model, x, masks=masks)
+        small.carry(optimizer)
+        zeros = [(p == 0) for p in small.model.parameters()]
+        assert sum(int(zero.sum()) for zero in zeros) > 50
+        for _ in range(3):
+            optimizer.zero_grad()
+            (small.model(x) - target).square().mean().backward()
+            optimizer.step()
+        left = dict(model.named_parameters())
+        for (name, parameter), before in zip(small.model.named_parameters(), zeros, strict=True):
+            if name in masks and left[name].dim() > 1:
+                assert torch.equal(parameter == 0, before), name

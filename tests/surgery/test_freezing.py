@@ -481,3 +481,65 @@ def test_a_recurrent_layer_with_computed_weights() -> None:
             return self.end(self.layer(x)[0])
 
     shrunk(Recurrent(), torch.randn(5, 2, 3))
+
+
+class Half(nn.Module):
+    """The first eight go through an activation; where no more than eight are left, that slice is no operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        h[:, :8] = h[:, :8].relu()
+        result: Tensor = self.last(h)
+        return result
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.75])
+def test_a_slice_that_takes_everything_that_is_left(sparsity: float, verify: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Half().eval(), torch.randn(4, 6)
+    small = prunelab.shrink(model, x, sparsity=sparsity, verify=verify)
+    torch.testing.assert_close(small.model(x), small.plan.masked(model)(x))
+
+
+def test_spectral_normalisation_of_a_network_in_training_mode() -> None:
+    """Each look at its weight in that mode changes the vectors from which it is computed."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 12)), nn.ReLU(), nn.Linear(12, 3))
+        x = torch.randn(4, 6)
+        small = prunelab.shrink(model, x, sparsity=0.5)
+        assert small.model[2].in_features == 6, small.explain()
+        again = small.plan.apply(model)
+        for made in (small.model, again):
+            assert made.training
+            torch.testing.assert_close(made.eval()(x), small.plan.masked(model).eval()(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_an_embedding_with_a_largest_norm_is_left_as_it_is(kind: Any) -> None:
+    model = nn.Sequential(kind(10, 8, max_norm=0.5), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    before = model[0].weight.detach().clone()
+    ids = torch.randint(0, 10, (4, 5))
+    prunelab.shrink(model, ids, sparsity=0.5)
+    prunelab.evaluate.report(model, ids)
+    assert torch.equal(model[0].weight, before)
+
+
+def test_padded_positions_of_the_fast_path_are_told() -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    x, padded = torch.randn(3, 6, 16), torch.zeros(3, 6, dtype=torch.bool)
+    padded[1, 4:] = True
+    for nested in (True, False):
+        model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested).eval()
+        plan = prunelab.shrink(model, {"src": x, "src_key_padding_mask": padded}, sparsity=0.5).plan
+        assert any("fast path returns zeros for padded positions" in note for note in plan.notes) == nested
+
+
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'0.weight' is on the meta device and has no values; load the weights"):
+        prunelab.shrink(nn.Sequential(nn.Linear(4, 4, device="meta")), torch.randn(2, 4), sparsity=0.5)
