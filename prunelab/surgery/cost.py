@@ -41,7 +41,11 @@ def macs_after(coupling: Coupling, keep: NDArray[np.bool_]) -> int:
 
 
 def _small(value: Value, labels: Sequence[Label], coupling: Coupling, keep: NDArray[np.bool_]) -> Value:
-    return Value(value.id, coupling.shape_after(value.shape, labels, keep) or value.shape, value.dtype)
+    shape = coupling.shape_after(value.shape, labels, keep) or value.shape
+    stored = value.stored  # of a sparse one as large a part as before
+    if stored and shape != value.shape:
+        stored = round(stored * math.prod(shape) / value.numel())
+    return Value(value.id, shape, value.dtype, stored)
 
 
 def _smaller(item: Any, factors: dict[int, list[Label]], coupling: Coupling, keep: NDArray[np.bool_]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,7 +130,8 @@ def _zero_channels(coupling: Coupling, tensors: dict[str, Tensor]) -> NDArray[np
     """(channels,): those whose slices of the weights they were numbered for are all zero."""
     zero = np.zeros(coupling.solution.unit_of.size, bool)
     for name, labels in coupling.tensors.items():
-        nonzero = (tensors[name].detach() != 0).cpu().numpy()
+        tensor = tensors[name].detach()
+        nonzero = ((tensor if tensor.layout is torch.strided else tensor.to_dense()) != 0).cpu().numpy()
         for label in labels:
             alive = np.zeros(zero.size, bool)
             others = tuple(d for d in range(label.ndim) if d not in varying(label))

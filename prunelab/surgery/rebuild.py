@@ -20,6 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.surgery.slices import Slices
+from prunelab.trace.forward import COMPRESSED
 
 _CONTAINERS = frozenset({dict, OrderedDict, set, list})
 
@@ -36,6 +37,9 @@ def copied(anatomy: Anatomy, replaced: Mapping[str, Tensor] | None = None) -> nn
         if (value := by_memory.get(anatomy.memory[id(tensor)])) is not None:
             memo[id(tensor)] = value
     memo.update((id(tensors[name]), value) for name, value in replaced.items())
+    for buffer in anatomy.buffers.values():
+        if buffer.layout in COMPRESSED:  # which know no deep copy
+            memo.setdefault(id(buffer), buffer.detach().clone())
     try:
         return _copied(model, memo)
     except Exception as error:

@@ -62,7 +62,8 @@ def emitting(coupling: Coupling) -> Units:
         path, _, kind = name.rpartition(".")
         if kind == "running_var" or (kind == "weight" and isinstance(modules.get(path), _NormBase)):
             continue  # factors: they make nothing of zero
-        nonzero = (tensor.detach() != 0).cpu().numpy()
+        values = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+        nonzero = (values != 0).cpu().numpy()
         for label in coupling.tensors.get(name, ()):
             adds = ~(coupling.made[label] | coupling.read[label])
             others = tuple(dim for dim, size in enumerate(label.shape) if size == 1)

@@ -272,6 +272,13 @@ def bytes_of(tensor: Tensor) -> Tensor:
 COMPRESSED = frozenset({torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
 
 
+def stored_in(tensor: Tensor) -> int | None:
+    """The elements that a sparse tensor stores; None for one that is not sparse."""
+    if tensor.layout is torch.sparse_coo or tensor.layout in COMPRESSED:
+        return tensor._values().numel() if tensor.layout is torch.sparse_coo else tensor.values().numel()
+    return None
+
+
 def parts_of(tensor: Tensor) -> list[Tensor]:
     """What a tensor that is not strided, or nested, is made of: strided tensors, the elements last."""
     if tensor.is_nested:

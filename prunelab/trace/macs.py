@@ -25,7 +25,7 @@ def find_products(name: str, result: Any, args: Sequence[Any]) -> Products | Non
 
 
 @cache
-def _formula(name: str) -> Callable[..., Products] | None:
+def _formula(name: str) -> Callable[..., Products | None] | None:
     operator = name.partition(".")[0].removesuffix("_")  # "aten::addmm_" is "aten::addmm" in place: the same arguments
     known = operator.startswith(("aten::", "prims::", "prim::", "profiler::")) and operator not in _UNKNOWN
     return _FORMULAS.get(operator, _none if known else None)
@@ -35,18 +35,22 @@ def _none(*_: Any) -> Products:
     return []
 
 
-def _matmul(_: Value, a: Value, b: Value, *__: Any) -> Products:
-    """(…, m, k) @ (…, k, n): m·k·n for each matrix of the batch."""
-    return [(a.numel() * b.shape[-1], (a, b))]
+def _matmul(_: Value, a: Value, b: Value, *__: Any) -> Products | None:
+    """(…, m, k) @ (…, k, n): m·k·n for each matrix of the batch; of a sparse factor each element that it stores, times
+    n or m. Of two sparse ones it depends on where they are."""
+    of_a, of_b = a.stored, b.stored
+    if of_b is None:
+        return [((a.numel() if of_a is None else of_a) * b.shape[-1], (a, b))]
+    return None if of_a is not None else [(a.shape[-2] * of_b, (a, b))]
 
 
-def _add_matmul(out: Value, _: Value, a: Value, b: Value, *__: Any) -> Products:
+def _add_matmul(out: Value, _: Value, a: Value, b: Value, *__: Any) -> Products | None:
     return _matmul(out, a, b)
 
 
 def _matvec(_: Value, a: Value, b: Value, *__: Any) -> Products:
     """(m, k) @ (k,): m·k; the same for a dot product, with m = 1."""
-    return [(a.numel(), (a, b))]
+    return [(a.numel() if a.stored is None else a.stored, (a, b))]
 
 
 def _add_matvec(out: Value, _: Value, a: Value, b: Value, *__: Any) -> Products:
@@ -104,7 +108,7 @@ def _trilinear(
     return [(math.prod(terms), (a, b, c))]
 
 
-_FORMULAS: dict[str, Callable[..., Products]] = {
+_FORMULAS: dict[str, Callable[..., Products | None]] = {
     **dict.fromkeys(["aten::mm", "aten::bmm", "aten::_int_mm", "aten::_scaled_mm", "aten::_grouped_mm"], _matmul),
     **dict.fromkeys(["aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::_addmm_activation"], _add_matmul),
     **dict.fromkeys(["aten::mv", "aten::dot", "aten::vdot"], _matvec),

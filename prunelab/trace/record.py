@@ -17,11 +17,12 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Value:
     """A tensor of the forward, without its data. One tensor keeps one `id` for its life; an in-place operation returns
-    the id that it was given, a view has an id of its own."""
+    the id that it was given, a view has an id of its own. A sparse one has `stored` elements."""
 
     id: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored: int | None = None
 
     def numel(self) -> int:
         return math.prod(self.shape)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunelab.anatomy import PLAIN, Anatomy
 from prunelab.targets import unwrap
 from prunelab.trace.counts import NonzeroCounter
-from prunelab.trace.forward import call_arguments, device_of, results_in, undisturbed
+from prunelab.trace.forward import call_arguments, device_of, results_in, stored_in, undisturbed
 from prunelab.trace.macs import find_products
 from prunelab.trace.record import Op, Product, Trace, Value, Weight, all_of, tensors_returned
 
@@ -153,7 +153,8 @@ class Recorder(TorchDispatchMode):
                 return value
             value = Value(value.id, tuple(tensor.shape), tensor.dtype)  # changed in place, by squeeze_ for one
         else:
-            value = Value(self._values, tuple(tensor.shape), tensor.dtype)
+            stored = None if tensor.layout is torch.strided else stored_in(tensor)
+            value = Value(self._values, tuple(tensor.shape), tensor.dtype, stored)
             self._values += 1
         self._seen[id(tensor)] = (weakref.ref(tensor), value)
         return value
@@ -232,7 +233,8 @@ class Recorder(TorchDispatchMode):
                 nonzero = None
                 if self._nonzero is not None and operands is not None:
                     nonzero = self._nonzero.count(operands[value.id])
-                weights.append(Weight(tuple(sorted(names)), value.numel(), nonzero))
+                size = value.numel() if value.stored is None else value.stored
+                weights.append(Weight(tuple(sorted(names)), size, nonzero))
         return tuple(weights)
 
     def _source_of(self, values: Iterable[Value]) -> frozenset[str] | None:

@@ -543,3 +543,27 @@ def test_padded_positions_of_the_fast_path_are_told() -> None:
 def test_a_model_without_values_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'0.weight' is on the meta device and has no values; load the weights"):
         prunelab.shrink(nn.Sequential(nn.Linear(4, 4, device="meta")), torch.randn(2, 4), sparsity=0.5)
+
+
+class Graph(nn.Module):
+    """The edges are a sparse buffer."""
+
+    def __init__(self, edges: Tensor) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.register_buffer("edges", edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.edges @ self.last((self.edges @ self.first(x)).relu())  # type: ignore[operator]
+        return result
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_the_sparse_matrix_of_a_graph(layout: torch.layout) -> None:
+    torch.manual_seed(0)
+    dense = torch.rand(9, 9) * (torch.rand(9, 9) < 0.3)
+    x = torch.randn(9, 8)
+    small = shrunk(Graph(dense.to_sparse(layout=layout)), x)
+    assert small.model.first.out_features == 8
+    torch.testing.assert_close(small.model.edges.to_dense(), dense)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunelab.trace import trace
+from prunelab.trace import map_tensors, trace
 from prunelab.trace.macs import find_products
+from prunelab.trace.record import Value
 
 
 class Call(nn.Module):
@@ -82,6 +83,18 @@ def test_the_record_is_the_same_inside_inference_mode(function: Any, tensors: li
         inside = trace(model, tuple(tensors))
     assert inside.macs == expected
     assert [op.name for op in inside.ops if op.macs] == [op.name for op in outside.ops if op.macs]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("make", [Tensor.to_sparse, Tensor.to_sparse_csr], ids=["COO", "CSR"])
+def test_a_sparse_factor_counts_what_it_stores(make: Any) -> None:
+    """Its 5 elements times the columns, or rows, of the other factor."""
+    sparse, x = make(torch.eye(5)), torch.ones(5, 3)
+    assert trace(Call(lambda a, x: a @ x), (sparse, x)).macs == 5 * 3
+    assert trace(Call(lambda a, x: a @ x[:, 0]), (sparse, x)).macs == 5
+    assert trace(Call(lambda x, a: x.T @ a), (x, sparse)).macs == 3 * 5
+    record = trace(Call(lambda a, b: a @ b), (sparse, sparse))  # depends on where the elements are
+    assert (record.macs, len(record.uncounted)) == (0, 1)
 
 
 # --- convolutions ------------------------------------------------------------------------------------------------------
@@ -409,7 +422,8 @@ ELSEWHERE = {  # operations that only other devices run, called by their schema
 
 @pytest.mark.parametrize(("name", "args", "expected"), ELSEWHERE.values(), ids=ELSEWHERE.keys())
 def test_operations_of_other_devices(name: str, args: list[Any], expected: list[int]) -> None:
-    assert [macs for macs, _ in find_products(name, None, args) or []] == expected
+    values = map_tensors(lambda tensor: Value(0, tuple(tensor.shape), tensor.dtype), args)
+    assert [macs for macs, _ in find_products(name, None, values) or []] == expected
 
 
 def test_products_without_a_formula_are_not_taken_for_free() -> None:
