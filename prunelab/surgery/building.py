@@ -137,7 +137,9 @@ def _unfit_for_training(
         return None
     first = replace(coupling, followed=(training, *(other for other in coupling.followed if other is not training)))
     result = rehearse(Anatomy(small), example_inputs, first, chosen.keep, replaced)
-    return replace(without_blamed(first, chosen.keep, result), followed=coupling.followed) if result.failed else None
+    if not result.failed or not _loses(first, chosen.keep, result.op):  # sizes that depend on the data may be others
+        return None
+    return replace(without_blamed(first, chosen.keep, result), followed=coupling.followed)
 
 
 def _loses(coupling: Coupling, keep: Keep, number: int | None) -> bool:

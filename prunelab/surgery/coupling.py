@@ -151,8 +151,10 @@ def couple(
     trained = anatomy.parameters.keys()
     needed = trained - follower.used  # perhaps by a layer that runs in training only
     if needed or (training and _asks_for_training(anatomy.modules.values())):
+        other = None
         with nullcontext() if needed else suppress(Exception):  # in training it may want targets, say
             other = trace_of(anatomy, example_inputs, unfused=unfused, training=True)
+        if other is not None:
             followed.append(replace(follower.follow(other), training=True))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
         with suppress(Exception):  # inputs that the model does not take

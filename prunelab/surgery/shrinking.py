@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -58,6 +59,7 @@ class Shrunk:
         return self.plan._repr_html_()
 
 
+@torch.inference_mode(False)  # what is made in that mode can never be trained
 def shrink(
     model: nn.Module,
     example_inputs: Any,

@@ -74,3 +74,11 @@ def test_a_model_that_cannot_be_run_in_training_mode() -> None:
             return result
 
     assert prunelab.shrink(Demanding(), torch.randn(4, 6), sparsity=0.5).model.first.out_features == 8
+
+
+def test_what_is_made_in_inference_mode_can_be_trained() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(3, 4)
+    with torch.inference_mode():
+        small = prunelab.shrink(model, torch.ones(3, 4), sparsity=0.5)
+    small.model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in small.model.parameters())
