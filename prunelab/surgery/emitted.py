@@ -159,6 +159,27 @@ class _Following(Held):
                     self.spoil(value, [label])  # summed over
         self.give_up(op, returned)
         self._set_moved(labels, numbers, op.outputs[:1], returned[:1])
+        if name == "bmm":
+            self._zero_matrices(op, returned[0])
+
+    def _zero_matrices(self, op: Op, returned: Sequence[Label]) -> None:
+        """Where a whole matrix of a batch is zero (the values of a head), its product is, whatever the other one is."""
+        zero = np.zeros(op.outputs[0].shape[0], bool)
+        for value in op.inputs:
+            for label in self.interesting(self.labels.get(value.id, [])):
+                if label.shape[0] == zero.size:
+                    zero |= (self.of(value, label) == 0).all(axis=(1, 2))
+        if not zero.any():
+            return
+        out = op.outputs[0]
+        known = [(label, self.of(out, label)) for label in self.interesting(returned)]
+        self.set(
+            out,
+            [
+                (label, np.where(zero[:, None, None], 0.0, held) if label.shape[0] == zero.size else held)
+                for label, held in known
+            ],
+        )
 
     def _read(self, op: Op, x: Value, weight: Value, bias: Value | None, dim: int) -> None:
         for label in self.interesting(self.labels.get(x.id, [])):

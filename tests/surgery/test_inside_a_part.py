@@ -133,3 +133,26 @@ def test_what_would_be_divided_by_zero_stays() -> None:
     plan = prunelab.shrink(model, x, sparsity=0.5, verify=False).plan
     assert any("divided by it" in part.reason for part in plan.frozen)
     torch.testing.assert_close(plan.masked(model)(x), model(x))
+
+
+@pytest.mark.parametrize("kind", ["plain", "layer norm"])
+def test_a_head_whose_values_are_zero_is_dead(kind: str) -> None:
+    """Whatever its queries and keys attend to: here also those that a shift makes the same for all positions."""
+    model, x = Attention(kind).eval(), torch.randn(2, 7, WIDTH)
+    with torch.no_grad():
+        for layer in (model.q, model.k, model.v):
+            layer.weight[:SIZE] = 0
+            layer.bias[:SIZE] = 0
+    small = prunelab.shrink(model, x)
+    assert small.model.q.out_features == WIDTH - SIZE, small.explain()
+    torch.testing.assert_close(small.model(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_of_constant_values_is_not_dead() -> None:
+    model, x = Attention("plain").eval(), torch.randn(2, 7, WIDTH)
+    with torch.no_grad():
+        for layer in (model.q, model.k, model.v):
+            layer.weight[:SIZE] = 0
+    small = prunelab.shrink(model, x)
+    assert small.model.q.out_features == WIDTH
+    torch.testing.assert_close(small.model(x), model(x), rtol=1e-4, atol=1e-5)
