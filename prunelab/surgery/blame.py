@@ -30,7 +30,9 @@ def without_blamed(coupling: Coupling, keep: NDArray[np.bool_], result: Rehearse
         # What an operation makes is to blame only where nothing arrived; and where nothing is made either, code that no
         # operation shows (NumPy's, say) may have read what nobody seems to read.
         unread = [f for i in sorted(followed.idle) if i < result.op for labels in followed.returned[i] for f in labels]
-        for labels in (arrived, returned, unread):
+        # Code that takes the first eight needs these; of the others any may go, as long as none stood before them.
+        first, second = (returned, arrived) if result.op in followed.cuts else (arrived, returned)
+        for labels in (first, second, unread):
             if not (blamed & gone).any():
                 for label in labels:
                     blamed[coupling.solution.unit_of[label]] = True

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from prunelab.surgery.plan import Part, Plan
 from prunelab.surgery.reference import folds_exactly
 from prunelab.surgery.rehearsal import Rehearsed, rehearse, rehearse_shapes, shapes_of
 from prunelab.surgery.slices import Slices, slices_of
-from prunelab.surgery.verifying import Check, NotEqual, check
+from prunelab.surgery.verifying import Check, NotEqual, check, differs_in_training
 
 Keep = NDArray[np.bool_]
 Choice = Callable[[Coupling], "Chosen"]
-_ATTEMPTS = 60
+_ATTEMPTS = 80
+_TRIALS = 60  # then numbers are tried no more, and what fails stays
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class OtherPath(Exception):
         self.inputs = inputs
 
 
+class OtherMode(Exception):
+    """In training mode the smaller network fails, or computes something else than the masked one."""
+
+
 def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool, exact: bool = True) -> Built:
     """Choose, cut, run what is left and compare; where the model's code cannot follow, or computes something else with
     fewer channels, keep those channels and start again.
@@ -68,7 +74,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
     results differ and it is not known where from.
     """
     model, numbers = coupling.anatomy.model, Numbers(coupling.anatomy)
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         chosen = choose(coupling)
         plan = plan_for(coupling, chosen, numbers)
         small = plan.cut_out_of(coupling.anatomy)
@@ -80,7 +86,7 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
             shapes = shapes_of(plan.masked(model), example_inputs, coupling, plan.replaced)
             result = rehearse(Anatomy(small), *asked, sketched=sketched, shapes=shapes)
         if result.failed:
-            if not numbers.another(result.op, result.seen, coupling, chosen.keep):
+            if attempt >= _TRIALS or not numbers.another(result.op, result.seen, coupling, chosen.keep):
                 coupling = without_blamed(coupling, chosen.keep, result)
             continue
         if not verify:
@@ -94,6 +100,8 @@ def build(example_inputs: Any, coupling: Coupling, choose: Choice, verify: bool,
         if (outcome.holds and settled) or (not exact and not outcome.raised):
             if exact and _folds_wrongly(coupling, chosen, example_inputs, result.outputs):
                 coupling = replace(coupling, folds=False)
+            elif exact and _has_another_mode(coupling) and differs_in_training(masked, small, example_inputs):
+                raise OtherMode
             elif (unfit := _unfit_for_training(coupling, chosen, small, example_inputs, plan.replaced)) is not None:
                 coupling = unfit
             else:
@@ -126,6 +134,21 @@ def _folds_wrongly(coupling: Coupling, chosen: Chosen, example_inputs: Any, outp
         return False
     zeroed = np.zeros_like(chosen.keep) if chosen.zeroed is None else chosen.zeroed
     return not folds_exactly(coupling, chosen.keep, zeroed, example_inputs, outputs)
+
+
+def _has_another_mode(coupling: Coupling) -> bool:
+    """Whether training mode, not followed yet, may be another one: where the code of the modules, that of PyTorch's own
+    classes aside, has the word `training`."""
+    if any(followed.training for followed in coupling.followed):
+        return False
+    modules = coupling.anatomy.modules.values()
+    classes = {base for module in modules for base in type(module).__mro__ if not base.__module__.startswith("torch.")}
+    held = (one for base in classes for one in vars(base).values())
+    return any(isinstance(one, FunctionType) and _says(one.__code__, "training") for one in held)
+
+
+def _says(code: CodeType, name: str) -> bool:
+    return name in code.co_names or any(isinstance(one, CodeType) and _says(one, name) for one in code.co_consts)
 
 
 def _unfit_for_training(

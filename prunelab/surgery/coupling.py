@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,8 @@ def couple(
     `exclude` are names of parameters: the channels that they make stay. With `exact=False` channels may go although
     the network then computes something else (the widths under a LayerNorm, single dimensions of a head). `also` are
     further inputs, on which the model may take other paths through its code. A forward in `training` mode is followed
-    too where the code of its modules asks for the mode. Raises ValueError for inputs without a single element.
+    where that is asked for, or where some parameters are not used otherwise. Raises ValueError for inputs without a
+    single element.
     """
     given = tensors_in(example_inputs)
     if given and not any(tensor.numel() for tensor in given):
@@ -149,13 +149,9 @@ def couple(
     followed = [follower.follow(trace_of(anatomy, example_inputs, unfused=unfused))]
     followed += [follower.follow(trace_of(anatomy, inputs, unfused=unfused)) for inputs in also]
     trained = anatomy.parameters.keys()
-    needed = trained - follower.used  # perhaps by a layer that runs in training only
-    if needed or (training and _asks_for_training(anatomy.modules.values())):
-        other = None
-        with nullcontext() if needed else suppress(Exception):  # in training it may want targets, say
-            other = trace_of(anatomy, example_inputs, unfused=unfused, training=True)
-        if other is not None:
-            followed.append(replace(follower.follow(other), training=True))
+    if training or trained - follower.used:  # a layer that runs in training only
+        other = trace_of(anatomy, example_inputs, unfused=unfused, training=True)
+        followed.append(replace(follower.follow(other), training=True))
     for inputs in _unlike(example_inputs) if trained - follower.used else ():  # a branch that these inputs do not take
         with suppress(Exception):  # inputs that the model does not take
             other = trace_of(anatomy, inputs, unfused=unfused)
@@ -173,17 +169,6 @@ def couple(
     normed = tuple(name for name in tensors if name in follower.normed)
     plain = Coupling(anatomy, solution, tensors, follower.shapes, tuple(followed), unused=unused, made=made, read=read)
     return _grouped(replace(plain, normed=normed), made, exact)
-
-
-def _asks_for_training(modules: Iterable[nn.Module]) -> bool:
-    """Whether the code of the modules, that of PyTorch's own classes aside, has the word `training`."""
-    classes = {base for module in modules for base in type(module).__mro__ if not base.__module__.startswith("torch.")}
-    held = (one for base in classes for one in vars(base).values())
-    return any(isinstance(one, FunctionType) and _says(one.__code__, "training") for one in held)
-
-
-def _says(code: CodeType, name: str) -> bool:
-    return name in code.co_names or any(isinstance(one, CodeType) and _says(one, name) for one in code.co_consts)
 
 
 def _unlike(example_inputs: Any) -> Iterator[Any]:

@@ -64,6 +64,7 @@ class Numbers:
         self._trials: dict[tuple[type, int, str], _Trial] = {}
         self._tried: set[_Trial] = set()
         self._last: tuple[tuple[int, str], tuple[type, int, str], _Trial | None] | None = None
+        self._broke: list[tuple[tuple[type, int, str], _Trial | None]] = []  # trials since which earlier code fails
 
     def updates(self, coupling: Coupling, keep: NDArray[np.bool_]) -> tuple[tuple[str, str, int], ...]:
         """(module, attribute, new value)."""
@@ -95,17 +96,28 @@ class Numbers:
         nothing left."""
         if op is None:
             return False
-        broke = False
         if self._last is not None:
             failure, place, before = self._last
-            broke = op < failure[0]  # what was tried last broke what had run before
-            if broke or failure == (op, seen):  # or it changed nothing
-                self._trials.pop(place)
-                self._trials.update({} if before is None else {place: before})
-            if broke:
-                op, seen = failure
+            if op < failure[0]:  # what was tried last broke what had run before: perhaps that needs another number too
+                self._broke.append((place, before))
+            elif failure == (op, seen):  # it changed nothing
+                self._take_back(place, before)
+            if op > failure[0]:
+                self._broke.clear()
         self._last = None
-        return self._next(op, seen, coupling, keep) or broke  # without it, the network fails where it did before
+        if self._next(op, seen, coupling, keep):
+            return True
+        returned = [label for labels in coupling.followed[0].returned[op] for label in labels]
+        if any(not coupling.kept(label, keep).all() for label in returned):  # these channels may be to blame
+            self._broke.clear()
+        broke = bool(self._broke)
+        while self._broke:
+            self._take_back(*self._broke.pop())
+        return broke  # without these, the network fails where it did before
+
+    def _take_back(self, place: tuple[type, int, str], before: _Trial | None) -> None:
+        self._trials.pop(place, None)
+        self._trials.update({} if before is None else {place: before})
 
     def _next(self, op: int, seen: str, coupling: Coupling, keep: NDArray[np.bool_]) -> bool:
         failure = op, seen

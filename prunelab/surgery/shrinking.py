@@ -14,7 +14,7 @@ from prunelab.criteria import Criterion
 from prunelab.masks import Masks
 from prunelab.names import Exclude, excluded
 from prunelab.surgery.asking import check_arguments, masked_copy
-from prunelab.surgery.building import Built, Choice, OtherPath, build
+from prunelab.surgery.building import Built, Choice, OtherMode, OtherPath, build
 from prunelab.surgery.carrying import carry
 from prunelab.surgery.choose import Limits
 from prunelab.surgery.coupling import Coupling, couple
@@ -132,14 +132,16 @@ def shrink(
     original, network = network, masked_copy(network, masks) if masks is not None else network
     left_out = sorted(excluded(exclude, named_parameters(network)))
     how: Literal["keep", "zero"] = constants or ("keep" if removes_dead and exact else "zero")
-    paths: list[Any] = []
+    paths, training = list[Any](), False
     while True:
-        coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths, training=verify)
+        coupling = couple(network, example_inputs, exact=exact, exclude=left_out, also=paths, training=training)
         scores = np.zeros(0) if removes_dead else importance(network, coupling, criterion, aggregate, data, loss)
         asked = Asked(scores, Limits(minimum, multiple_of), scope == "global", how)
         try:
             built = _build(example_inputs, coupling, asked, sparsity, budget, verify, exact)
             break
+        except OtherMode:
+            training = True
         except OtherPath as other:
             if len(paths) == _PATHS:
                 raise NotEqual(f"on inputs like the examples the smaller network fails: {other}") from other

@@ -56,9 +56,25 @@ def check(
     return Check(worst, tolerance, 1 + draws)
 
 
-def outputs_of(model: nn.Module, inputs: Any) -> Any:
-    """One forward in evaluation mode that leaves no mark, chance the same at each call."""
-    with undisturbed(model, seed=0):
+def differs_in_training(masked: nn.Module, small: nn.Module, inputs: Any) -> bool:
+    """Whether the smaller network fails in training mode, or computes something else, where it is not for chance."""
+    try:
+        expected = outputs_of(masked, inputs, training=True)
+    except Exception:  # it may want targets, say
+        return False
+    try:
+        gap, allowed = difference(expected, outputs_of(small, inputs, training=True))
+    except Exception:  # of the model's code: that is what is asked
+        return True
+    if gap <= allowed:
+        return False
+    again, _ = difference(expected, outputs_of(masked, inputs, training=True, seed=1))
+    return again <= allowed
+
+
+def outputs_of(model: nn.Module, inputs: Any, *, training: bool = False, seed: int = 0) -> Any:
+    """One forward, in evaluation mode if not asked otherwise, that leaves no mark, chance the same at each call."""
+    with undisturbed(model, training=training, seed=seed):
         args, kwargs = call_arguments(inputs, device_of(model))
         return model(*args, **kwargs)
 
