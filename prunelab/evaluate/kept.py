@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from prunelab.extras import extra
+from prunelab.trace.forward import bytes_of
 
 
 def network_file(folder: Path, seed: int) -> Path:
@@ -65,8 +66,7 @@ def digest(model: nn.Module) -> str:
     ):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         values = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
-        plain = values.resolve_conj().resolve_neg().cpu().contiguous().flatten()
-        found.update(plain.view(torch.uint8).numpy().tobytes())
+        found.update(bytes_of(values.cpu()).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -82,7 +82,7 @@ def _to_bytes(model: nn.Module) -> bytes:
     buffer = io.BytesIO()
     try:
         torch.save(model, buffer, pickle_module=cloudpickle)
-    except Exception as error:
+    except Exception as error:  # pickling raises whatever the objects do
         raise TypeError(
             f"the network that train returned cannot be stored ({error}): something that it refers to exists in this "
             "process only. Return the plain module, not compiled or wrapped"
